@@ -1,0 +1,60 @@
+//! What a subcommand fails with: one clear line on standard error.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// A failure of a subcommand: a line for the user and an exit status.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    /// A failure with exit status 1.
+    pub(crate) fn new(message: impl Display) -> Failure {
+        Failure {
+            message: message.to_string(),
+            status: 1,
+        }
+    }
+
+    /// Prints the line and gives the exit status. A closed pipe is quiet.
+    pub(crate) fn report(self) -> ExitCode {
+        if !self.message.is_empty() {
+            eprintln!("ringway: {}", self.message);
+        }
+        ExitCode::from(self.status)
+    }
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Failure {
+        Failure::new(error)
+    }
+}
+
+impl From<crate::SendError> for Failure {
+    fn from(error: crate::SendError) -> Failure {
+        Failure::new(error)
+    }
+}
+
+impl From<crate::RecvError> for Failure {
+    fn from(error: crate::RecvError) -> Failure {
+        Failure::new(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // Whoever read our output has had enough: end quietly, as `yes | head` does.
+            return Failure {
+                message: String::new(),
+                status: 0,
+            };
+        }
+        Failure::new(error)
+    }
+}

@@ -1,0 +1,28 @@
+//! The command-line tool: one file a subcommand, each with its `Args` and its `main`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod failure;
+
+pub(crate) use failure::Failure;
+
+/// Fast and crash-proof messages between processes of one machine.
+#[derive(Parser)]
+#[command(name = "ringway", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {}
+
+/// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
+/// arguments (clap's own), as ripgrep and grep have it.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result: Result<ExitCode, Failure> = match cli.command {};
+    result.unwrap_or_else(|failure| failure.report())
+}

@@ -1,0 +1,49 @@
+//! Every system call of the library. Nothing else in the crate calls the operating system.
+//!
+//! Each function here handles `EINTR`, and returns `io::Error`s that its caller names.
+
+pub(crate) mod clock;
+pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod life;
+pub(crate) mod shm;
+
+use std::io;
+
+/// Turns the -1 of a system call into the error it stands for.
+pub(crate) fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Calls `f` until it fails with something else than `EINTR`.
+pub(crate) fn retry(mut f: impl FnMut() -> libc::c_long) -> io::Result<libc::c_long> {
+    loop {
+        match check(f()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Lets another runnable thread have this processor.
+pub(crate) fn yield_now() {
+    // SAFETY: sched_yield takes nothing and cannot fail on Linux.
+    unsafe { libc::sched_yield() };
+}
+
+/// How many processors this thread may run on, at least 1.
+pub(crate) fn processors() -> usize {
+    // SAFETY: an all-zero cpu_set_t is a valid, empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: `set` is writable and its size is given.
+    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    if result != 0 {
+        return 1;
+    }
+    // SAFETY: `set` was filled in above.
+    (unsafe { libc::CPU_COUNT(&set) }).max(1) as usize
+}

@@ -1,0 +1,1 @@
+//! Shared memory: where a ring's descriptor comes from.

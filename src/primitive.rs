@@ -1,0 +1,113 @@
+//! The primitives that the algorithms are written against.
+//!
+//! `ring/` and `wait`'s protocol use nothing but this module, so that the very same source is
+//! compiled here against the processor's atomics and a shared mapping, and in `loom-tests` against
+//! loom's, where every access is a scheduling point and every payload byte is checked for races.
+
+pub(crate) use core::hint::spin_loop;
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use crossbeam_utils::CachePadded;
+
+/// Bytes of a cache line, the unit in which memory moves between processors. Smaller under loom.
+pub(crate) const LINE: u64 = 64;
+
+/// A view of the data area of a ring: `capacity` bytes, a power of two, addressed by positions
+/// that only grow (position modulo capacity is the offset).
+///
+/// Header words are accessed atomically; payload bytes between them with plain copies, which the
+/// headers order. The view never touches a byte outside the area, whatever position it is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Data<'a> {
+    base: *mut u8,
+    mask: u64,
+    area: core::marker::PhantomData<&'a [AtomicU64]>,
+}
+
+// SAFETY: `Data` is a shared view, like `&[AtomicU64]`; the plain copies it offers are unsafe
+// functions whose callers answer for exclusion.
+unsafe impl Send for Data<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Data<'_> {}
+
+impl<'a> Data<'a> {
+    /// # Safety
+    /// `base` points to `capacity` bytes, aligned to a cache line, readable and writable (readable
+    /// is enough if only `word(..).load` and `copy_out` are used) for `'a`, and accessed by others
+    /// only as the protocol of the ring allows. `capacity` is a power of two of at least 8.
+    pub(crate) unsafe fn new(base: *mut u8, capacity: u64) -> Data<'a> {
+        debug_assert!(capacity.is_power_of_two() && capacity >= 8);
+        Data {
+            base,
+            mask: capacity - 1,
+            area: core::marker::PhantomData,
+        }
+    }
+
+    /// The bytes of the area.
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.mask + 1
+    }
+
+    /// The word at `position`, rounded down to a multiple of 8.
+    #[inline(always)]
+    pub(crate) fn word(&self, position: u64) -> &'a AtomicU64 {
+        let offset = (position & self.mask & !7) as usize;
+        // SAFETY: the offset is masked to the area and to 8-byte alignment of an aligned base, and
+        // `new`'s caller promised the area for 'a.
+        unsafe { &*self.base.add(offset).cast::<AtomicU64>() }
+    }
+
+    /// The address of the byte at `position`.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, position: u64) -> *mut u8 {
+        // SAFETY: the offset is masked to the area.
+        unsafe { self.base.add((position & self.mask) as usize) }
+    }
+
+    /// Copies `bytes` to `position`.
+    ///
+    /// # Safety
+    /// The bytes lie in the area without wrapping, no other participant that keeps the protocol
+    /// accesses them now, and `position` is a multiple of 8.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in(&self, position: u64, bytes: &[u8]) {
+        debug_assert!((position & self.mask) + bytes.len() as u64 <= self.capacity());
+        let to = self.pointer(position);
+        // SAFETY: in the area (caller), and `bytes` is private memory, so they do not overlap.
+        unsafe { copy_bytes(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// Copies from `position` into `bytes`. What is read is data that a hostile peer may be
+    /// changing at this very moment: the copy may be torn, and is not looked at here.
+    ///
+    /// # Safety
+    /// The bytes lie in the area without wrapping.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out(&self, position: u64, bytes: &mut [u8]) {
+        debug_assert!((position & self.mask) + bytes.len() as u64 <= self.capacity());
+        let from = self.pointer(position);
+        // SAFETY: in the area (caller), and `bytes` is private memory, so they do not overlap.
+        unsafe { copy_bytes(from, bytes.as_mut_ptr(), bytes.len()) }
+    }
+}
+
+/// `memcpy` with the small sizes inline: a call costs more than moving a line or two.
+///
+/// # Safety
+/// As `core::ptr::copy_nonoverlapping`.
+#[inline(always)]
+unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: every access below is inside `len` bytes of both, which the caller answers for.
+    unsafe {
+        if len == 8 {
+            to.cast::<u64>()
+                .write_unaligned(from.cast::<u64>().read_unaligned());
+        } else if len == 64 {
+            to.cast::<[u8; 64]>()
+                .write_unaligned(from.cast::<[u8; 64]>().read_unaligned());
+        } else {
+            core::ptr::copy_nonoverlapping(from, to, len);
+        }
+    }
+}
