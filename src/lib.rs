@@ -2,7 +2,7 @@
 //! between two processors, and keep going when one of them is killed.
 #![doc(html_no_source)]
 #![warn(rust_2018_idioms)]
-#![allow(dead_code)] // while the crate is being built up; removed before the first release
+#![allow(dead_code, unused_imports, unreachable_code, unused_variables)] // while the crate is being built up; removed before the first release
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Ringway needs Linux: futexes, memfd and open-file-description locks");
@@ -13,6 +13,8 @@ pub(crate) mod primitive;
 
 mod error;
 pub(crate) mod os;
+
+pub mod channel;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -18,7 +18,7 @@ static DESCRIPTORS: [AtomicI32; TOKENS] = [const { AtomicI32::new(-1) }; TOKENS]
 
 /// A word that is 1 in the process that called this first, and 0 in its forked children (until
 /// they call it themselves and get a word of their own; a handle keeps the reference it got).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(&'static AtomicU32, u32);
 
 impl Mark {

@@ -5,8 +5,13 @@
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod futex;
+pub(crate) mod inode;
 pub(crate) mod life;
+pub(crate) mod pipe;
+pub(crate) mod poll;
 pub(crate) mod shm;
+
+pub(crate) use libc::{EMFILE, ENFILE, ENOENT, EPIPE};
 
 use std::io;
 

@@ -1,0 +1,274 @@
+//! Every mechanism of inter-process communication behind the same two traits.
+//!
+//! A [`Sender`] and a [`Receiver`] carry byte messages, whole, in order, from one process to
+//! another. What a mechanism can and cannot do, it says in its [`Capabilities`]; what it cannot do
+//! is a clear error. [`Duplex`] joins two one-way channels.
+//!
+//! ```
+//! use ringway::channel::{self, Receiver, Sender};
+//!
+//! let (mut tx, mut rx) = channel::pipe::pair()?;
+//! tx.send(b"hello")?;
+//! let mut message = Vec::new();
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::time::Duration;
+
+use crate::os::clock::Deadline;
+use crate::{RecvError, SendError};
+
+mod attendance;
+mod frame;
+pub mod pipe;
+
+/// How long an operation may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all: `Full` or `Empty` at once.
+    Now,
+    /// Up to this long, then `TimedOut`.
+    Within(Duration),
+    /// Until it can be done, or never can.
+    Forever,
+}
+
+impl Patience {
+    /// When it ends. With `Now` it has ended already.
+    pub(crate) fn deadline(self) -> Deadline {
+        match self {
+            Patience::Now => Deadline::after(Duration::ZERO),
+            Patience::Within(timeout) => Deadline::after(timeout),
+            Patience::Forever => Deadline::NEVER,
+        }
+    }
+
+    /// What a sender says when it has ended.
+    pub(crate) fn full(self) -> SendError {
+        match self {
+            Patience::Now => SendError::Full,
+            _ => SendError::TimedOut,
+        }
+    }
+
+    /// What a receiver says when it has ended.
+    pub(crate) fn empty(self) -> RecvError {
+        match self {
+            Patience::Now => RecvError::Empty,
+            _ => RecvError::TimedOut,
+        }
+    }
+}
+
+/// The sending end of a channel of byte messages.
+///
+/// A message arrives whole or not at all, and after those sent before it by the same sender.
+/// Dropping a sender closes it; a process that ends otherwise (`kill -9`) has not closed it, and
+/// the receiver can tell the two apart.
+pub trait Sender: Send {
+    /// Sends `message`, waiting for room as long as `patience` says.
+    ///
+    /// # Errors
+    /// `Full` (with [`Patience::Now`]) or `TimedOut`: the message is not sent; where it is larger
+    /// than what the mechanism moves at once, a part may be on its way, and sending *the same*
+    /// message again goes on from there, while sending another, or closing, takes the part back.
+    /// `MessageTooLarge`; `Closed` after [`close`](Sender::close) or when every receiver has left;
+    /// `PeerDied` when the receiver died; `Os`.
+    fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<(), SendError>;
+
+    /// Sends `message` if there is room now.
+    ///
+    /// # Errors
+    /// As [`send_with`](Sender::send_with); `Full` when there is no room.
+    fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_with(message, Patience::Now)
+    }
+
+    /// Sends `message`, waiting for room.
+    ///
+    /// # Errors
+    /// As [`send_with`](Sender::send_with).
+    fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_with(message, Patience::Forever)
+    }
+
+    /// Sends `message`, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`send_with`](Sender::send_with); `TimedOut` when there was no room in time.
+    fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.send_with(message, Patience::Within(timeout))
+    }
+
+    /// Leaves. The receiver gets what was sent, then `Closed`. Every later send fails with
+    /// `Closed`. Closing twice does nothing. Does not block.
+    fn close(&mut self);
+
+    /// What this mechanism can do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// The receiving end of a channel of byte messages.
+///
+/// Dropping a receiver closes it, as with [`Sender`].
+pub trait Receiver: Send {
+    /// Replaces the contents of `into` by the next message, waiting for it as long as `patience`
+    /// says. While no sender has attached yet, it waits.
+    ///
+    /// # Errors
+    /// `Empty` (with [`Patience::Now`]) or `TimedOut`; `Closed` when every message was taken and the
+    /// senders have left, or after [`close`](Receiver::close); `PeerDied` when every message was
+    /// taken and the senders are dead; `Corrupt`; `Os`. The contents of `into` are then whatever.
+    fn recv_with(&mut self, into: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError>;
+
+    /// Takes the next message if there is one now.
+    ///
+    /// # Errors
+    /// As [`recv_with`](Receiver::recv_with); `Empty` when there is none.
+    fn try_recv(&mut self, into: &mut Vec<u8>) -> Result<(), RecvError> {
+        self.recv_with(into, Patience::Now)
+    }
+
+    /// Takes the next message, waiting for it.
+    ///
+    /// # Errors
+    /// As [`recv_with`](Receiver::recv_with).
+    fn recv(&mut self, into: &mut Vec<u8>) -> Result<(), RecvError> {
+        self.recv_with(into, Patience::Forever)
+    }
+
+    /// Takes the next message, waiting for it for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`recv_with`](Receiver::recv_with); `TimedOut` when none came in time.
+    fn recv_timeout(&mut self, into: &mut Vec<u8>, timeout: Duration) -> Result<(), RecvError> {
+        self.recv_with(into, Patience::Within(timeout))
+    }
+
+    /// Leaves. A sender that sends on fails with `Closed`. Every later receive fails with `Closed`,
+    /// also when messages are left. Closing twice does nothing. Does not block.
+    fn close(&mut self);
+
+    /// What this mechanism can do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+impl<T: Sender + ?Sized> Sender for Box<T> {
+    fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<(), SendError> {
+        (**self).send_with(message, patience)
+    }
+
+    fn close(&mut self) {
+        (**self).close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+}
+
+impl<T: Receiver + ?Sized> Receiver for Box<T> {
+    fn recv_with(&mut self, into: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
+        (**self).recv_with(into, patience)
+    }
+
+    fn close(&mut self) {
+        (**self).close();
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+}
+
+/// What a mechanism can and cannot do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Its name, as in an endpoint: "pipe", "fifo", "mq", ...
+    pub mechanism: &'static str,
+    /// The longest message, in bytes; a longer one is refused with `MessageTooLarge`.
+    pub max_message: usize,
+    /// How a process that is not a relative gets at it; `None` when it cannot.
+    pub unrelated: Option<&'static str>,
+    /// How the boundaries of messages are kept.
+    pub boundaries: Boundaries,
+    /// How many priorities a message can have; 1 when all are equal.
+    pub priorities: u32,
+    /// Whether several senders may use the channel at once.
+    pub many_senders: bool,
+    /// Whether several receivers may use the channel at once.
+    pub many_receivers: bool,
+    /// Whether messages wait for a receiver that comes after their sender has gone.
+    pub keeps_messages: bool,
+    /// How soon a blocked end learns that the other one is gone.
+    pub notices: Notice,
+}
+
+/// How the boundaries of messages are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundaries {
+    /// By the mechanism itself.
+    Native,
+    /// By a header before each piece; both ends must speak it.
+    Framed,
+}
+
+/// How soon a blocked end learns that the other one has left or died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The operating system wakes it.
+    AtOnce,
+    /// It looks every so often.
+    Within(Duration),
+}
+
+/// Two one-way channels that run in opposite directions.
+///
+/// Messages in the two directions are independent. The halves can be split to be used by two
+/// threads.
+///
+/// ```
+/// use ringway::channel::{Duplex, Receiver, Sender, pipe};
+///
+/// let (mut here, mut there) = Duplex::pair(pipe::pair()?, pipe::pair()?);
+/// here.tx.send(b"question")?;
+/// let mut message = Vec::new();
+/// there.rx.recv(&mut message)?;
+/// there.tx.send(b"answer")?;
+/// here.rx.recv(&mut message)?;
+/// assert_eq!(message, b"answer");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Duplex<S, R> {
+    /// What this end sends goes here.
+    pub tx: S,
+    /// What the other end sends comes from here.
+    pub rx: R,
+}
+
+impl<S: Sender, R: Receiver> Duplex<S, R> {
+    /// Joins a sender and a receiver.
+    pub fn new(tx: S, rx: R) -> Duplex<S, R> {
+        Duplex { tx, rx }
+    }
+
+    /// Joins the ends of two channels crosswise: the two ends of one duplex.
+    pub fn pair(one: (S, R), other: (S, R)) -> (Duplex<S, R>, Duplex<S, R>) {
+        (Duplex::new(one.0, other.1), Duplex::new(other.0, one.1))
+    }
+
+    /// Splits it again.
+    pub fn split(self) -> (S, R) {
+        (self.tx, self.rx)
+    }
+
+    /// Leaves both directions.
+    pub fn close(&mut self) {
+        self.tx.close();
+        self.rx.close();
+    }
+}
