@@ -5,11 +5,11 @@
 //! | is somebody there? | a lock on a byte of the inode, held by each who attends (pipes: by the kernel, as end of file and `EPIPE`) |
 //! | did the last one leave, or die? | a mode bit, set by whoever leaves, cleared by whoever comes |
 //! | was anybody ever there? | a mode bit, set by whoever comes |
-//! | is the name about to vanish? | the owner's read and write bits are gone |
+//! | is the name about to vanish? | a mode bit, set by the last one before it removes the name |
 //!
 //! The locks die with their holders and the bits outlive everybody, so that "left" and "died"
 //! differ without any memory, file or message besides the channel itself. The bits are those for
-//! executing, which mean nothing here. Only the inode's owner may set them: where another user
+//! executing and set-user-id, which mean nothing here. Only the inode's owner may set them: where another user
 //! attends, a leaver among the strangers is reported as dead.
 
 use std::io;
@@ -40,11 +40,11 @@ pub(crate) enum Peer {
 }
 
 impl Side {
-    /// The byte of the inode that those on this side hold a lock on.
-    pub(crate) fn byte(self) -> u64 {
+    /// The bytes of the inode that those on this side hold locks on: the first, and how many.
+    fn bytes(self) -> (u64, u64) {
         match self {
-            Side::Sending => 0,
-            Side::Receiving => 1,
+            Side::Sending => (0, SEATS),
+            Side::Receiving => (SEATS, SEATS),
         }
     }
 
@@ -71,16 +71,61 @@ impl Side {
     }
 }
 
-/// The owner's permission to read and write; gone from an inode whose name is being removed.
-const ALIVE: u32 = 0o600;
+/// How many can attend on one side at once.
+const SEATS: u64 = 1024;
+/// The bit of an inode whose name is being removed.
+const GOING: u32 = 0o4000;
+/// Those who may open it.
+const PERMISSIONS: u32 = 0o666;
 
-/// Notes that somebody has come to `side`. False when the inode's name is being removed: whoever
+/// Takes a seat on `side`: a lock that shows that somebody is there, and dies with the process.
+/// `writable` says what `fd` allows. False when all seats are taken.
+pub(crate) fn sit(fd: BorrowedFd<'_>, side: Side, writable: bool) -> io::Result<bool> {
+    let (first, count) = side.bytes();
+    if !writable {
+        return inode::lock(fd, first, false);
+    }
+    for byte in first..first + count {
+        if inode::lock(fd, byte, true)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether somebody else sits on `side`.
+pub(crate) fn attended(fd: BorrowedFd<'_>, side: Side) -> io::Result<bool> {
+    let (first, count) = side.bytes();
+    inode::is_locked(fd, first, count)
+}
+
+/// Whether somebody else sits on either side.
+fn anybody(fd: BorrowedFd<'_>) -> bool {
+    [Side::Sending, Side::Receiving]
+        .iter()
+        .any(|side| attended(fd, *side).unwrap_or(true))
+}
+
+/// Notes that somebody has come to `side`, and sets the permissions if it made the inode. Where
+/// nobody else sits and `empty` says so, what is known of former peers is forgotten: a crash leaves
+/// nothing that a new pair would trip over. False when the inode's name is being removed: whoever
 /// came by name looks again for another.
-pub(crate) fn come(fd: BorrowedFd<'_>, side: Side) -> io::Result<bool> {
+pub(crate) fn come(
+    fd: BorrowedFd<'_>,
+    side: Side,
+    made: Option<u32>,
+    empty: impl FnOnce() -> bool,
+) -> io::Result<bool> {
     let _guard = inode::guard(fd);
-    let mode = inode::mode(fd)?;
-    if mode & ALIVE == 0 {
+    let mut mode = inode::mode(fd)?;
+    if mode & GOING != 0 {
         return Ok(false);
+    }
+    if !anybody(fd) && empty() {
+        mode &= !(side.other().came() | side.other().left());
+    }
+    if let Some(permissions) = made {
+        mode = mode & !PERMISSIONS | permissions & PERMISSIONS;
     }
     // Not the owner: the bits stay, and the locks must do.
     let _ = inode::set_mode(fd, (mode | side.came()) & !side.left());
@@ -95,8 +140,8 @@ pub(crate) fn leave(fd: BorrowedFd<'_>, side: Side) {
     }
 }
 
-/// As [`leave`]; and if nobody else attends and `empty` says so, runs `remove`, which removes the
-/// name.
+/// As [`leave`]; and if nobody else sits on either side and `empty` says so, runs `remove`, which
+/// removes the name.
 pub(crate) fn leave_and_remove(
     fd: BorrowedFd<'_>,
     side: Side,
@@ -105,13 +150,12 @@ pub(crate) fn leave_and_remove(
 ) {
     let _guard = inode::guard(fd);
     let Ok(mode) = inode::mode(fd) else { return };
-    let attended = [Side::Sending, Side::Receiving]
-        .iter()
-        .any(|side| inode::is_locked(fd, side.byte()).unwrap_or(true));
-    if !attended && mode & ALIVE != 0 && empty() && inode::set_mode(fd, mode & !ALIVE).is_ok() {
+    // A newcomer sits down first and takes the guard then: either it is seen here, or it sees GOING.
+    let mode = mode | side.left();
+    if !anybody(fd) && empty() && inode::set_mode(fd, mode | GOING).is_ok() {
         remove();
     } else {
-        let _ = inode::set_mode(fd, mode | side.left());
+        let _ = inode::set_mode(fd, mode);
     }
 }
 
@@ -124,11 +168,11 @@ pub(crate) fn gone(fd: BorrowedFd<'_>, side: Side) -> Peer {
     }
 }
 
-/// What is known of `side`, where those who attend hold its lock.
+/// What is known of `side`, where those who attend sit.
 pub(crate) fn peer(fd: BorrowedFd<'_>, side: Side) -> Peer {
-    if inode::is_locked(fd, side.byte()).unwrap_or(false) {
+    if attended(fd, side).unwrap_or(false) {
         return Peer::Here;
     }
-    // Read after the lock was seen free: whoever left set its bit before it gave up its lock.
+    // Read after the seats were seen empty: whoever left set its bit before it got up.
     gone(fd, side)
 }

@@ -21,7 +21,9 @@ use crate::os::clock::Deadline;
 use crate::{RecvError, SendError};
 
 mod attendance;
+pub mod fifo;
 mod frame;
+pub mod mqueue;
 pub mod pipe;
 
 /// How long an operation may wait.

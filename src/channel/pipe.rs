@@ -104,7 +104,7 @@ impl Sender {
         refuse_unless(fd.as_fd(), true, "pipe")?;
         let fd = os::pipe::own_description(fd, true)
             .map_err(|error| Error::os("fcntl", "pipe", error))?;
-        let _ = attendance::come(fd.as_fd(), Side::Sending);
+        let _ = attendance::come(fd.as_fd(), Side::Sending, None, || false);
         Ok(Sender::new(fd, "pipe"))
     }
 
@@ -117,7 +117,7 @@ impl Sender {
         let path = path_of(pid, fd);
         let fd = open(&path, true)?;
         refuse_unless(fd.as_fd(), true, &path)?;
-        let _ = attendance::come(fd.as_fd(), Side::Sending);
+        let _ = attendance::come(fd.as_fd(), Side::Sending, None, || false);
         Ok(Sender::new(fd, "pipe"))
     }
 
@@ -144,12 +144,12 @@ impl Sender {
             self.user = Mark::here();
             self.outgoing = Outgoing::new(os::pipe::ATOMIC);
             if let Some(fd) = &self.fd {
-                let _ = attendance::come(fd.as_fd(), Side::Sending);
+                let _ = attendance::come(fd.as_fd(), Side::Sending, None, || false);
             }
         }
     }
 
-    /// Whether a receiver is still there.
+    /// The descriptor, until it is closed.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
     }
@@ -177,7 +177,7 @@ fn closed(mechanism: &'static str) -> Error {
 }
 
 fn open(path: &str, writable: bool) -> Result<OwnedFd, Error> {
-    os::pipe::open(path.as_ref(), writable).map_err(|error| match error.raw_os_error() {
+    os::pipe::open(path.as_ref(), writable, true).map_err(|error| match error.raw_os_error() {
         Some(os::ENOENT) => Error::NotFound {
             what: "pipe",
             name: path.into(),
@@ -295,7 +295,7 @@ impl Receiver {
         use std::os::fd::AsRawFd;
         refuse_unless(fd.as_fd(), false, "pipe")?;
         let _ = os::pipe::set_cloexec(fd.as_raw_fd(), true);
-        let _ = attendance::come(fd.as_fd(), Side::Receiving);
+        let _ = attendance::come(fd.as_fd(), Side::Receiving, None, || false);
         Ok(Receiver::new(fd, "pipe", true))
     }
 
@@ -309,7 +309,7 @@ impl Receiver {
         let path = path_of(pid, fd);
         let fd = open(&path, false)?;
         refuse_unless(fd.as_fd(), false, &path)?;
-        let _ = attendance::come(fd.as_fd(), Side::Receiving);
+        let _ = attendance::come(fd.as_fd(), Side::Receiving, None, || false);
         Ok(Receiver::new(fd, "pipe", false))
     }
 
@@ -325,7 +325,7 @@ impl Receiver {
             (self.start, self.end) = (0, 0);
             self.incoming.reset();
             if let Some(fd) = &self.fd {
-                let _ = attendance::come(fd.as_fd(), Side::Receiving);
+                let _ = attendance::come(fd.as_fd(), Side::Receiving, None, || false);
             }
         }
     }

@@ -4,9 +4,9 @@
 //! its locks say who is there and die with their holder, and its mode bits outlive everybody.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{check, retry};
+use super::{check, fork, retry};
 
 fn stat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     // SAFETY: an all-zero stat is a valid place to read one into.
@@ -72,29 +72,30 @@ impl Drop for Guard<'_> {
     }
 }
 
-fn lock_of(kind: libc::c_int, byte: u64) -> libc::flock {
+fn lock_of(kind: libc::c_int, first: u64, count: u64) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte as libc::off_t,
-        l_len: 1,
+        l_start: first as libc::off_t,
+        l_len: count as libc::off_t,
         l_pid: 0,
     }
 }
 
-/// Takes an open-file-description lock on `byte`: a shared one if `fd` can only be read, and
-/// otherwise an exclusive one. False when another description holds a lock that excludes it.
+/// Takes an open-file-description lock on `byte`: an exclusive one, for which `fd` must be
+/// writable, or a shared one, for which it must be readable. False when another description holds
+/// a lock that excludes it.
 pub(crate) fn lock(fd: BorrowedFd<'_>, byte: u64, exclusive: bool) -> io::Result<bool> {
-    let lock = lock_of(
-        if exclusive {
-            libc::F_WRLCK
-        } else {
-            libc::F_RDLCK
-        },
-        byte,
-    );
-    // SAFETY: F_OFD_SETLK reads `lock`.
-    let result = retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock).into() });
+    let kind = if exclusive {
+        libc::F_WRLCK
+    } else {
+        libc::F_RDLCK
+    };
+    let lock = lock_of(kind, byte, 1);
+    let result = retry(|| {
+        // SAFETY: F_OFD_SETLK reads `lock`.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock).into() }
+    });
     match result {
         Ok(_) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
@@ -102,10 +103,61 @@ pub(crate) fn lock(fd: BorrowedFd<'_>, byte: u64, exclusive: bool) -> io::Result
     }
 }
 
-/// Whether another description holds a lock on `byte`.
-pub(crate) fn is_locked(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
-    let mut lock = lock_of(libc::F_WRLCK, byte);
+/// Whether another description holds a lock on one of `count` bytes from `first` on.
+pub(crate) fn is_locked(fd: BorrowedFd<'_>, first: u64, count: u64) -> io::Result<bool> {
+    let mut lock = lock_of(libc::F_WRLCK, first, count);
     // SAFETY: F_OFD_GETLK reads and writes `lock`.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut lock).into() })?;
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+/// Whether `path` itself, not what a symbolic link there leads to, is the file behind `fd`.
+pub(crate) fn is_at(fd: BorrowedFd<'_>, path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::symlink_metadata(path), identity(fd)) {
+        (Ok(there), Ok((device, inode, _))) => (there.dev(), there.ino()) == (device, inode),
+        _ => false,
+    }
+}
+
+/// A descriptor whose locks are a token of this process's life: it is closed in forked children.
+#[derive(Debug)]
+pub(crate) struct Token {
+    fd: std::mem::ManuallyDrop<OwnedFd>,
+    mark: fork::Mark,
+}
+
+impl Token {
+    /// Takes `fd` over. Fails when there is no room to remember it.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Token> {
+        if !fork::close_on_fork(fd.as_raw_fd()) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        Ok(Token {
+            fd: std::mem::ManuallyDrop::new(fd),
+            mark: fork::Mark::here(),
+        })
+    }
+
+    /// Whether this is the process that took it, and the descriptor thus open.
+    pub(crate) fn is_here(&self) -> bool {
+        self.mark.is_here()
+    }
+}
+
+impl AsFd for Token {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // In a forked child the number was closed at the fork and may by now be somebody else's.
+        if self.is_here() {
+            fork::forget(self.fd.as_raw_fd());
+            // SAFETY: dropped here only, and not used again.
+            unsafe { std::mem::ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
 }

@@ -7,11 +7,14 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod inode;
 pub(crate) mod life;
+pub(crate) mod mqueue;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod shm;
 
-pub(crate) use libc::{EMFILE, ENFILE, ENOENT, EPIPE};
+pub(crate) use libc::{
+    EEXIST, EINVAL, ELOOP, EMFILE, ENFILE, ENOENT, ENOSPC, ENOSYS, ENXIO, EPIPE,
+};
 
 use std::io;
 

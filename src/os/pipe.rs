@@ -36,7 +36,7 @@ pub(crate) fn modes(fd: BorrowedFd<'_>) -> io::Result<Option<(bool, bool)>> {
 /// opening the pipe anew. Where that is refused (another user's pipe), by setting the flag.
 pub(crate) fn own_description(fd: OwnedFd, writable: bool) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    match open(Path::new(&path), writable) {
+    match open(Path::new(&path), writable, true) {
         Ok(own) => Ok(own),
         Err(_) => {
             // SAFETY: F_GETFL takes no argument.
@@ -59,28 +59,29 @@ pub(crate) fn set_cloexec(fd: RawFd, closed: bool) -> io::Result<()> {
 
 /// Opens one end of the FIFO (or, through `/proc`, the pipe) at `path`, without waiting for the
 /// other. A writing end cannot be opened while there is no reader (`ENXIO`).
-pub(crate) fn open(path: &Path, writable: bool) -> io::Result<OwnedFd> {
+/// Unless it may `follow` one, a symbolic link is refused (`ELOOP`).
+pub(crate) fn open(path: &Path, writable: bool, follow: bool) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let mode = if writable {
         libc::O_WRONLY
     } else {
         libc::O_RDONLY
     };
+    let follow = if follow { 0 } else { libc::O_NOFOLLOW };
+    let flags = mode | follow | libc::O_NONBLOCK | libc::O_CLOEXEC;
     let fd = retry(|| {
         // SAFETY: `path` is NUL-terminated.
-        unsafe { libc::open(path.as_ptr(), mode | libc::O_NONBLOCK | libc::O_CLOEXEC).into() }
+        unsafe { libc::open(path.as_ptr(), flags).into() }
     })?;
     // SAFETY: open returned a descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Makes a FIFO at `path` with exactly `mode`, whatever the umask. Fails with `EEXIST`.
-pub(crate) fn mkfifo(path: &Path, mode: u32) -> io::Result<()> {
-    let name = c_path(path)?;
-    // SAFETY: `name` is NUL-terminated.
-    check(unsafe { libc::mkfifo(name.as_ptr(), mode as libc::mode_t).into() })?;
-    // SAFETY: as above. A FIFO that somebody replaced meanwhile is in a directory that is theirs.
-    check(unsafe { libc::chmod(name.as_ptr(), mode as libc::mode_t).into() }).map(drop)
+/// Makes a FIFO at `path`, for its owner only. Fails with `EEXIST`.
+pub(crate) fn mkfifo(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: `path` is NUL-terminated.
+    check(unsafe { libc::mkfifo(path.as_ptr(), 0o600).into() }).map(drop)
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
