@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod failure;
 
 pub(crate) use failure::Failure;
@@ -17,12 +18,19 @@ struct Cli {
 }
 
 #[derive(clap::Subcommand)]
-enum Command {}
+enum Command {
+    Bench(Box<bench::Args>),
+    #[command(name = bench::worker::SUBCOMMAND, hide = true)]
+    BenchWorker(bench::worker::Args),
+}
 
 /// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
 /// arguments (clap's own), as ripgrep and grep have it.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result: Result<ExitCode, Failure> = match cli.command {};
+    let result: Result<ExitCode, Failure> = match cli.command {
+        Command::Bench(args) => bench::main(*args),
+        Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
+    };
     result.unwrap_or_else(|failure| failure.report())
 }

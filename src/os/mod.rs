@@ -2,11 +2,15 @@
 //!
 //! Each function here handles `EINTR`, and returns `io::Error`s that its caller names.
 
+#[cfg(feature = "cli")]
+pub(crate) mod bare;
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod inode;
 pub(crate) mod life;
+#[cfg(feature = "cli")]
+pub(crate) mod measure;
 pub(crate) mod mqueue;
 pub(crate) mod pipe;
 pub(crate) mod poll;

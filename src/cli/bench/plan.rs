@@ -1,0 +1,271 @@
+//! What can be measured, and what is: mechanisms, waits, modes, sizes, and the list of cases that
+//! one round goes through.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A way for two processes to hand each other messages, or a limit of the hardware.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mechanism {
+    /// Limit: two processes bounce one value in one cache line.
+    Raw1,
+    /// Limit: two processes bounce one value between two cache lines, one for each direction.
+    Raw2,
+    /// Limit: two processes put each other to sleep and wake each other by a bare futex.
+    BareFutex,
+    /// Limit: one process copies between two buffers of its own.
+    Memcpy,
+    /// Ringway's ring for one producer and one consumer.
+    Spsc,
+    /// Shared memory guarded by POSIX semaphores, the classic way.
+    Semaphore,
+    /// Shared memory guarded by eventfds.
+    Eventfd,
+    /// A pipe.
+    Pipe,
+    /// A named pipe.
+    Fifo,
+    /// A POSIX message queue.
+    Mqueue,
+    /// A System V message queue.
+    Sysv,
+    /// A real-time signal that carries eight bytes.
+    Signal,
+    /// A Unix stream socket.
+    UnixStream,
+    /// A Unix socket that keeps message boundaries.
+    UnixSeqpacket,
+    /// A Unix datagram socket.
+    UnixDatagram,
+    /// A TCP connection over the loopback device.
+    Tcp,
+}
+
+impl Mechanism {
+    /// The name used on the command line and in every output.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it is a limit to compare with and not a way to send messages.
+    pub(crate) fn is_limit(self) -> bool {
+        self <= Mechanism::Memcpy
+    }
+
+    /// The ways to wait that it offers; a mechanism whose waiting is the kernel's has none.
+    pub(crate) fn waits(self) -> &'static [Wait] {
+        match self {
+            Mechanism::Spsc => &[
+                Wait::Spin,
+                Wait::Adaptive,
+                Wait::Futex,
+                Wait::Semaphore,
+                Wait::Eventfd,
+            ],
+            _ => &[],
+        }
+    }
+
+    /// The modes that mean something for it.
+    pub(crate) fn offers(self, mode: Mode) -> bool {
+        match self {
+            Mechanism::Raw1 | Mechanism::Raw2 | Mechanism::BareFutex => mode == Mode::Rtt,
+            Mechanism::Memcpy => mode == Mode::Throughput,
+            _ => true,
+        }
+    }
+
+    /// The largest message on this machine, in bytes, and what sets that limit.
+    pub(crate) fn max_message(self) -> (usize, &'static str) {
+        let read = |path: &str, default: usize| {
+            std::fs::read_to_string(path)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(default)
+        };
+        match self {
+            Mechanism::Raw1 | Mechanism::Raw2 | Mechanism::BareFutex => (8, "it carries one word"),
+            Mechanism::Signal => (8, "a signal carries one pointer-sized value"),
+            Mechanism::Mqueue => (
+                read("/proc/sys/fs/mqueue/msgsize_max", 8192),
+                "/proc/sys/fs/mqueue/msgsize_max",
+            ),
+            Mechanism::Sysv => (
+                read("/proc/sys/kernel/msgmax", 8192),
+                "/proc/sys/kernel/msgmax",
+            ),
+            Mechanism::UnixSeqpacket | Mechanism::UnixDatagram => (
+                read("/proc/sys/net/core/wmem_max", 212_992),
+                "/proc/sys/net/core/wmem_max",
+            ),
+            _ => (usize::MAX, ""),
+        }
+    }
+}
+
+/// How a side that has nothing to do waits.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Wait {
+    /// Never sleeps.
+    Spin,
+    /// Spins for as long as it pays, then sleeps.
+    Adaptive,
+    /// Sleeps on a futex at once.
+    Futex,
+    /// Sleeps on a POSIX semaphore at once.
+    Semaphore,
+    /// Sleeps on an eventfd at once.
+    Eventfd,
+}
+
+impl Wait {
+    /// The name used on the command line and in every output.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// What is measured about a mechanism.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mode {
+    /// A message there and one back, nothing else under way.
+    Rtt,
+    /// A message there, by the clock that both processes read, nothing else under way.
+    Oneway,
+    /// As many messages one way as will go, one at a time.
+    Throughput,
+    /// As many messages one way as will go, in batches of 32.
+    Batch,
+    /// Messages one way at a given rate, measured from when each was due (see --rate).
+    Paced,
+}
+
+impl Mode {
+    /// The name used on the command line and in every output.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it counts messages (and not nanoseconds).
+    pub(crate) fn is_throughput(self) -> bool {
+        matches!(self, Mode::Throughput | Mode::Batch)
+    }
+}
+
+/// How many messages a batch has.
+pub(crate) const BATCH: usize = 32;
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Case {
+    /// The mode, first, so that cases sort as they are shown.
+    pub(crate) mode: Mode,
+    /// The length of a message, in bytes.
+    pub(crate) size: usize,
+    /// The mechanism.
+    pub(crate) mechanism: Mechanism,
+    /// How it waits, where that can be chosen.
+    pub(crate) wait: Option<Wait>,
+}
+
+impl Case {
+    /// The mechanism and its wait, as people read it.
+    pub(crate) fn label(&self) -> String {
+        match self.wait {
+            Some(wait) => format!("{} {}", self.mechanism.name(), wait.name()),
+            None => self.mechanism.name(),
+        }
+    }
+
+    /// Whether neither side ever asks the kernel to wait for it while the other keeps up: its
+    /// limit is then the cache, and else the kernel's wake-up.
+    pub(crate) fn stays_in_user_space(&self) -> bool {
+        matches!(self.wait, Some(Wait::Spin | Wait::Adaptive))
+    }
+
+    /// The limit that a result of this case is compared with.
+    pub(crate) fn limit(&self) -> Mechanism {
+        match (self.mode.is_throughput(), self.stays_in_user_space()) {
+            (true, _) => Mechanism::Memcpy,
+            (false, true) => Mechanism::Raw2,
+            (false, false) => Mechanism::BareFutex,
+        }
+    }
+}
+
+/// What the user asked for.
+pub(crate) struct Choice<'a> {
+    pub(crate) mechanisms: &'a [Mechanism],
+    pub(crate) waits: &'a [Wait],
+    pub(crate) modes: &'a [Mode],
+    pub(crate) sizes: &'a [usize],
+}
+
+/// A case that cannot be measured, and why.
+pub(crate) struct LeftOut {
+    pub(crate) case: Case,
+    pub(crate) why: String,
+}
+
+/// The cases of one round, limits included, and those that are left out.
+pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
+    let mut cases = Vec::new();
+    let mut left_out = Vec::new();
+    for &mode in choice.modes {
+        for &size in choice.sizes {
+            for &mechanism in choice.mechanisms {
+                if !mechanism.offers(mode) {
+                    continue;
+                }
+                let size = match mechanism {
+                    Mechanism::BareFutex => 0,
+                    Mechanism::Raw1 | Mechanism::Raw2 => continue, // probed around every repetition
+                    _ => size,
+                };
+                let waits: Vec<Option<Wait>> = match mechanism.waits() {
+                    [] => vec![None],
+                    waits => waits
+                        .iter()
+                        .filter(|wait| choice.waits.is_empty() || choice.waits.contains(wait))
+                        .map(|&wait| Some(wait))
+                        .collect(),
+                };
+                for wait in waits {
+                    let case = Case {
+                        mode,
+                        size,
+                        mechanism,
+                        wait,
+                    };
+                    let (max, why) = mechanism.max_message();
+                    if size > max {
+                        left_out.push(LeftOut {
+                            case,
+                            why: format!("at most {max} bytes: {why}"),
+                        });
+                    } else if mode == Mode::Oneway && size < 8 {
+                        left_out.push(LeftOut {
+                            case,
+                            why: "one-way needs 8 bytes for the time of sending".into(),
+                        });
+                    } else if !cases.contains(&case) {
+                        cases.push(case);
+                    }
+                }
+            }
+        }
+    }
+    (cases, left_out)
+}

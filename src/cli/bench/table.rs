@@ -1,0 +1,169 @@
+//! The table in the terminal.
+
+use std::fmt::Write;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use super::plan::Mode;
+use super::rows::Row;
+
+/// A number of nanoseconds, as people read it.
+pub(crate) fn time(ns: f64) -> String {
+    match ns {
+        _ if !ns.is_finite() || ns <= 0.0 => "-".into(),
+        ..1_000.0 => format!("{ns:.0} ns"),
+        ..1_000_000.0 => format!("{:.*} µs", digits(ns / 1e3), ns / 1e3),
+        ..1_000_000_000.0 => format!("{:.*} ms", digits(ns / 1e6), ns / 1e6),
+        _ => format!("{:.1} s", ns / 1e9),
+    }
+}
+
+/// A number with a unit of thousands, as people read it.
+pub(crate) fn count(value: f64) -> String {
+    for (scale, letter) in [(1e9, "G"), (1e6, "M"), (1e3, "k")] {
+        if value >= scale {
+            return format!("{:.*} {letter}", digits(value / scale), value / scale);
+        }
+    }
+    format!("{value:.0} ")
+}
+
+/// A size in bytes, in powers of two where it is a multiple of one.
+pub(crate) fn size(bytes: usize) -> String {
+    match bytes {
+        _ if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} B"),
+    }
+}
+
+/// A ratio, as people read it.
+pub(crate) fn ratio(value: Option<f64>) -> String {
+    match value {
+        None => "-".into(),
+        Some(value) if value < 10.0 => format!("{value:.2}"),
+        Some(value) => format!("{value:.0}"),
+    }
+}
+
+fn digits(value: f64) -> usize {
+    match value {
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    }
+}
+
+/// A bar whose length grows with the logarithm of `value` between `least` and `most`.
+fn bar(value: f64, least: f64, most: f64) -> String {
+    const EIGHTHS: [char; 8] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
+    const WIDTH: f64 = 16.0;
+    let share = if most > least {
+        (value / least).ln() / (most / least).ln()
+    } else {
+        1.0
+    };
+    let eighths = ((0.5 + share * (WIDTH - 0.5)) * 8.0).round() as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    if !eighths.is_multiple_of(8) {
+        bar.push(EIGHTHS[eighths % 8 - 1]);
+    }
+    bar
+}
+
+/// The rows as tables, one a mode and size, best first.
+pub(crate) fn render(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut groups: Vec<(Mode, usize)> = rows
+        .iter()
+        .filter(|row| !row.mechanism.is_limit())
+        .map(|row| (row.mode, row.size))
+        .collect();
+    groups.dedup();
+    for (mode, bytes) in groups {
+        // Limits that carry one word stand in every latency table.
+        let mut group: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.mode.is_throughput() == mode.is_throughput())
+            .filter(|row| {
+                (row.mode, row.size) == (mode, bytes)
+                    || row.mechanism.is_limit() && !mode.is_throughput()
+            })
+            .collect();
+        let better = |a: &&Row, b: &&Row| a.value().total_cmp(&b.value());
+        group.sort_by(better);
+        if mode.is_throughput() {
+            group.reverse();
+        }
+        let _ = writeln!(text, "\n{}, {}", title(mode), size(bytes));
+        let _ = writeln!(text, "{}", one(&group, mode));
+    }
+    text
+}
+
+fn title(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Rtt => "Round trip",
+        Mode::Oneway => "One way, by the shared clock",
+        Mode::Throughput => "Throughput, one message at a time",
+        Mode::Batch => "Throughput, in batches of 32",
+        Mode::Paced => "One way at the given rate, from when each message was due",
+    }
+}
+
+fn one(group: &[&Row], mode: Mode) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let throughput = mode.is_throughput();
+    let mut head = vec!["", "placement"];
+    if throughput {
+        head.extend(["messages/s", "bytes/s"]);
+    } else {
+        head.extend(["median", "p90", "p99", "p99.9", "max"]);
+    }
+    head.extend([
+        "least..most",
+        "times its limit",
+        "CPU/message",
+        "sleeps/message",
+        "",
+    ]);
+    table.set_header(head);
+    let values = group.iter().map(|row| row.value());
+    let (least, most) = values.fold((f64::MAX, 0.0f64), |(l, m), v| (l.min(v), m.max(v)));
+    for row in group {
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let name = if row.mechanism.is_limit() {
+            format!("limit: {}", row.case().label())
+        } else {
+            row.case().label()
+        };
+        let mut cells = vec![Cell::new(name), Cell::new(row.placement.name())];
+        let show = if throughput { count } else { time };
+        if throughput {
+            cells.push(right(count(row.msgs_per_s)));
+            cells.push(right(format!("{}B", count(row.bytes_per_s))));
+        } else {
+            let times = row.rtt_ns.unwrap_or_default();
+            for value in [times.p50, times.p90, times.p99, times.p999, times.max] {
+                cells.push(right(time(value)));
+            }
+        }
+        let mark = if row.unsettled { " unsettled" } else { "" };
+        let spread = format!("{}..{}{mark}", show(row.min).trim(), show(row.max).trim());
+        cells.push(right(spread));
+        cells.push(right(match row.ratio_to_limit {
+            _ if row.mechanism == row.limit => String::new(),
+            ratio_to_limit => format!("{} {}", ratio(ratio_to_limit), row.limit.name()),
+        }));
+        if row.cpu_ns_per_msg > 0.0 {
+            cells.push(right(time(row.cpu_ns_per_msg)));
+            cells.push(right(format!("{:.2}", row.sleeps_per_msg)));
+        } else {
+            cells.extend([Cell::new(""), Cell::new("")]);
+        }
+        cells.push(Cell::new(bar(row.value(), least, most)));
+        table.add_row(cells);
+    }
+    table
+}

@@ -1,0 +1,200 @@
+//! The two processes of a repetition: this program, executed anew with a hidden subcommand.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::{self, Control, Role};
+use super::engine::Findings;
+use super::link::Outcome;
+use super::mechanism::{self, Prepared};
+use super::plan::Case;
+use crate::cli::Failure;
+use crate::os::{bare, measure};
+
+/// The hidden subcommand.
+pub(crate) const SUBCOMMAND: &str = "bench-worker";
+
+/// What a worker is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) case: Case,
+    pub(crate) role: Role,
+    /// The leader's processor and the follower's.
+    pub(crate) cpus: [usize; 2],
+    pub(crate) duration_ms: u64,
+    /// Messages a second in the paced mode.
+    pub(crate) rate: Option<f64>,
+    /// The process that started it.
+    pub(crate) parent: u32,
+    /// The descriptor of the control page.
+    pub(crate) control: RawFd,
+    /// The descriptors of the mechanism.
+    pub(crate) fds: Vec<RawFd>,
+    /// The System V queues of the mechanism.
+    pub(crate) queues: Vec<bare::SystemVQueue>,
+}
+
+impl Job {
+    /// Whether the workers have a processor each.
+    pub(crate) fn apart(&self) -> bool {
+        self.cpus[0] != self.cpus[1]
+    }
+
+    /// After which time a worker that is still there has hung.
+    fn limit(&self) -> Duration {
+        Duration::from_millis(20_000 + 20 * self.duration_ms)
+    }
+}
+
+/// Arguments of the hidden subcommand.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The job, as JSON.
+    job: String,
+}
+
+/// A worker's whole life: its findings go to standard output, its trouble to standard error.
+pub(crate) fn main(args: &Args) -> Result<(), Failure> {
+    let work = || -> Outcome<()> {
+        let job: Job = serde_json::from_str(&args.job)?;
+        measure::hold_endings(false);
+        if !measure::die_with(job.parent) {
+            return Err("the process that started this worker is gone".into());
+        }
+        measure::end_after(job.limit());
+        measure::pin(
+            job.cpus[match job.role {
+                Role::Leader => 0,
+                Role::Follower => 1,
+            }],
+        )?;
+        // SAFETY: the parent opened the descriptor for this worker, which takes it once.
+        let fd = unsafe { OwnedFd::from_raw_fd(job.control) };
+        let control = Control::map(fd.as_fd(), job.role, job.apart())?;
+        let findings = mechanism::run(&job, &control)?;
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(&mut out, &findings)?;
+        Ok(out.flush()?)
+    };
+    work().map_err(Failure::new)
+}
+
+/// What the two workers of a repetition found.
+#[derive(Debug)]
+pub(crate) struct Repetition {
+    pub(crate) leader: Findings,
+    pub(crate) follower: Findings,
+}
+
+/// Runs one repetition of `case` in two new processes.
+pub(crate) fn repeat(
+    case: &Case,
+    cpus: [usize; 2],
+    duration_ms: u64,
+    rate: Option<f64>,
+) -> Outcome<Repetition> {
+    let prepared: Prepared = mechanism::prepare(case)?;
+    let page = bare::Area::create(control::LEN)?;
+    bare::inherit(page.as_fd())?;
+    let job = Job {
+        case: *case,
+        role: Role::Leader,
+        cpus,
+        duration_ms,
+        rate,
+        parent: std::process::id(),
+        control: page.as_raw_fd(),
+        fds: mechanism::hand_down(&prepared)?,
+        queues: prepared.queue_ids(),
+    };
+    let mut workers = Vec::new();
+    for role in [Role::Leader, Role::Follower] {
+        match start(&Job {
+            role,
+            ..job.clone()
+        }) {
+            Ok(child) => workers.push(child),
+            Err(error) => {
+                end(&mut workers);
+                return Err(error);
+            }
+        }
+    }
+    collect(workers, case)
+}
+
+fn start(job: &Job) -> Outcome<Child> {
+    // By the link in /proc, so that a binary replaced meanwhile is still the same program.
+    Ok(Command::new("/proc/self/exe")
+        .arg(SUBCOMMAND)
+        .arg(serde_json::to_string(job)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?)
+}
+
+fn end(workers: &mut [Child]) {
+    for worker in workers {
+        let _ = worker.kill(); // it may have ended by itself
+        let _ = worker.wait();
+    }
+}
+
+/// Reads what the workers say, and ends both as soon as one fails.
+fn collect(mut workers: Vec<Child>, case: &Case) -> Outcome<Repetition> {
+    let (said, hear) = mpsc::channel();
+    let mut readers = Vec::new();
+    for (index, worker) in workers.iter_mut().enumerate() {
+        let (Some(mut out), Some(mut err)) = (worker.stdout.take(), worker.stderr.take()) else {
+            continue;
+        };
+        let said = said.clone();
+        readers.push(std::thread::spawn(move || {
+            let (mut findings, mut trouble) = (String::new(), String::new());
+            let read = out
+                .read_to_string(&mut findings)
+                .and_then(|_| err.read_to_string(&mut trouble));
+            let _ = said.send((index, read.map(|_| (findings, trouble))));
+        }));
+    }
+    drop(said);
+    let mut texts = [const { String::new() }; 2];
+    let mut failed: Option<String> = None;
+    for (index, read) in hear {
+        let (findings, trouble) = read?;
+        let status = workers[index].wait()?;
+        if status.success() {
+            texts[index] = findings;
+        } else if failed.is_none() {
+            let trouble = trouble.trim().trim_start_matches("ringway: ").to_owned();
+            failed = Some(if trouble.is_empty() {
+                format!("a worker was ended by {status}")
+            } else {
+                trouble
+            });
+            end(&mut workers);
+        }
+    }
+    for reader in readers {
+        let _ = reader.join();
+    }
+    if let Some(trouble) = failed {
+        return Err(format!(
+            "{} ({}, {} B): {trouble}",
+            case.label(),
+            case.mode.name(),
+            case.size
+        )
+        .into());
+    }
+    Ok(Repetition {
+        leader: serde_json::from_str(&texts[0])?,
+        follower: serde_json::from_str(&texts[1])?,
+    })
+}
