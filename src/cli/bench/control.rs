@@ -110,7 +110,7 @@ impl Control {
         // SYNC: what a worker did before a meeting is visible to the other after it.
         while (other.load(Ordering::Acquire).wrapping_sub(mine) as i32) < 0 {
             spins += 1;
-            if self.apart && spins % 1024 != 0 {
+            if self.apart && !spins.is_multiple_of(1024) {
                 spin_loop();
             } else {
                 os::yield_now();

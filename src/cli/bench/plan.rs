@@ -19,6 +19,7 @@ pub(crate) enum Mechanism {
     /// Limit: one process copies between two buffers of its own.
     Memcpy,
     /// Ringway's ring for one producer and one consumer.
+    #[value(skip)]
     Spsc,
     /// Shared memory guarded by POSIX semaphores, the classic way.
     Semaphore,
