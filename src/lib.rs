@@ -13,6 +13,7 @@ pub(crate) mod primitive;
 
 mod error;
 pub(crate) mod os;
+pub(crate) mod ring;
 
 pub mod channel;
 

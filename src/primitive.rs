@@ -111,3 +111,77 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
         }
     }
 }
+
+/// A view of the slots of an MPMC ring: `capacity` of them, a power of two, found by tickets that only
+/// grow (ticket modulo capacity is the index).
+///
+/// ```text
+/// 0         8        12                16
+/// sequence  length   user's word       payload, up to the stride
+/// ```
+///
+/// The view never leads outside the slots, whatever ticket it is given.
+#[derive(Clone, Copy)]
+pub(crate) struct Slots<'a> {
+    base: *mut u8,
+    mask: u64,
+    stride: u64,
+    slots: core::marker::PhantomData<&'a [AtomicU64]>,
+}
+
+// SAFETY: `Slots` is a shared view, like `&[AtomicU64]`; the payload is only given as a pointer.
+unsafe impl Send for Slots<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Slots<'_> {}
+
+impl<'a> Slots<'a> {
+    /// Where the payload begins in a slot.
+    pub(crate) const PAYLOAD: u64 = 16;
+
+    /// # Safety
+    /// `base` points to `capacity * stride` bytes, aligned to a cache line, readable and writable for
+    /// `'a`, and accessed by others only as the protocol of the ring allows. `capacity` is a power of
+    /// two; `stride` is a multiple of 16 and more than [`Slots::PAYLOAD`].
+    pub(crate) unsafe fn new(base: *mut u8, capacity: u64, stride: u64) -> Slots<'a> {
+        debug_assert!(capacity.is_power_of_two() && stride.is_multiple_of(16));
+        Slots {
+            base,
+            mask: capacity - 1,
+            stride,
+            slots: core::marker::PhantomData,
+        }
+    }
+
+    /// The number of slots.
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.mask + 1
+    }
+
+    #[inline(always)]
+    fn slot(&self, ticket: u64) -> *mut u8 {
+        // SAFETY: the index is masked, so this is in the area that `new`'s caller promised.
+        unsafe { self.base.add(((ticket & self.mask) * self.stride) as usize) }
+    }
+
+    /// The sequence word of the slot of `ticket`.
+    #[inline(always)]
+    pub(crate) fn sequence(&self, ticket: u64) -> &'a AtomicU64 {
+        // SAFETY: the first 8 bytes of a slot, aligned since base and stride are.
+        unsafe { &*self.slot(ticket).cast::<AtomicU64>() }
+    }
+
+    /// The length of the message in the slot of `ticket`, in bytes; whatever the last one wrote.
+    #[inline(always)]
+    pub(crate) fn length(&self, ticket: u64) -> &'a AtomicU32 {
+        // SAFETY: bytes 8 to 12 of a slot, aligned since base and stride are.
+        unsafe { &*self.slot(ticket).add(8).cast::<AtomicU32>() }
+    }
+
+    /// The first byte of the payload of the slot of `ticket`; there are `stride - 16`.
+    #[inline(always)]
+    pub(crate) fn payload(&self, ticket: u64) -> *mut u8 {
+        // SAFETY: a slot is longer than its header.
+        unsafe { self.slot(ticket).add(Self::PAYLOAD as usize) }
+    }
+}

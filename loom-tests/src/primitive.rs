@@ -1,4 +1,134 @@
 //! The names of `src/primitive.rs`, with loom's types behind them.
+//!
+//! loom 0.7.3 leaves executions out: when a thread loads an atomic and then stores to it, the race of
+//! that store with another thread's earlier load is not explored (its issues #166 and #392). So each
+//! load and compare-exchange here is preceded by a relaxed read-modify-write of a companion atomic,
+//! which makes loads of one word depend on each other, and adds no happens-before.
 
-pub(crate) use loom::hint::spin_loop;
-pub(crate) use loom::sync::atomic::{Ordering, fence};
+pub use loom::hint::spin_loop;
+pub use loom::sync::atomic::{Ordering, fence};
+
+macro_rules! atomic {
+    ($name:ident, $value:ty) => {
+        pub struct $name {
+            word: loom::sync::atomic::$name,
+            companion: loom::sync::atomic::AtomicUsize,
+        }
+
+        impl $name {
+            pub fn new(value: $value) -> Self {
+                Self {
+                    word: loom::sync::atomic::$name::new(value),
+                    companion: loom::sync::atomic::AtomicUsize::new(0),
+                }
+            }
+            fn nudge(&self) {
+                self.companion.fetch_add(1, Ordering::Relaxed);
+            }
+            #[track_caller]
+            pub fn load(&self, order: Ordering) -> $value {
+                self.nudge();
+                self.word.load(order)
+            }
+            #[track_caller]
+            pub fn store(&self, value: $value, order: Ordering) {
+                self.word.store(value, order)
+            }
+            #[track_caller]
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.word.swap(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.word.fetch_add(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.word.fetch_sub(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.word.fetch_or(value, order)
+            }
+            #[track_caller]
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.word.fetch_and(value, order)
+            }
+            #[track_caller]
+            pub fn compare_exchange(
+                &self,
+                current: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.nudge();
+                self.word.compare_exchange(current, new, success, failure)
+            }
+        }
+    };
+}
+atomic!(AtomicU32, u32);
+atomic!(AtomicU64, u64);
+
+/// Padding means nothing to loom.
+pub struct CachePadded<T>(T);
+
+impl<T> CachePadded<T> {
+    pub fn new(value: T) -> Self {
+        CachePadded(value)
+    }
+}
+
+impl<T> std::ops::Deref for CachePadded<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A slot of an MPMC ring: its payload is one number in a cell, so that races on it are found.
+pub struct Slot {
+    sequence: AtomicU64,
+    payload: loom::cell::UnsafeCell<u64>,
+}
+
+impl Slot {
+    /// The slot of index `index`, free for its first lap.
+    pub fn new(index: u64) -> Slot {
+        Slot {
+            sequence: AtomicU64::new(index),
+            payload: loom::cell::UnsafeCell::new(0),
+        }
+    }
+}
+
+/// The slots of an MPMC ring.
+#[derive(Clone, Copy)]
+pub struct Slots<'a>(pub &'a [Slot]);
+
+impl<'a> Slots<'a> {
+    pub fn capacity(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn slot(&self, ticket: u64) -> &'a Slot {
+        &self.0[(ticket % self.capacity()) as usize]
+    }
+    pub fn sequence(&self, ticket: u64) -> &'a AtomicU64 {
+        &self.slot(ticket).sequence
+    }
+    #[track_caller]
+    pub fn write(&self, ticket: u64, value: u64) {
+        // SAFETY: loom checks that nobody else accesses the cell meanwhile.
+        self.slot(ticket)
+            .payload
+            .with_mut(|payload| unsafe { *payload = value });
+    }
+    #[track_caller]
+    pub fn read(&self, ticket: u64) -> u64 {
+        // SAFETY: loom checks that nobody writes to the cell meanwhile.
+        self.slot(ticket)
+            .payload
+            .with(|payload| unsafe { *payload })
+    }
+}

@@ -1,0 +1,33 @@
+//! The MPMC ring under loom: the very file that runs in shared memory.
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
+
+#[path = "../src/primitive.rs"]
+mod primitive;
+
+#[path = "../../src/ring/mpmc.rs"]
+mod algorithm;
+#[path = "models/mpmc.rs"]
+mod models;
+
+macro_rules! models {
+    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
+}
+
+models!(
+    two_producers_one_consumer,
+    one_producer_two_consumers,
+    batches,
+    a_living_loser_does_not_hide_a_dead_winner,
+    an_intent_without_a_claim_poisons_nothing,
+    two_joiners_do_not_forget_a_slot_between_them,
+    repair_by_a_consumer_and_a_joiner,
+    repair_by_two,
+    the_living_are_not_robbed,
+    one_of_two_adopters_gets_the_message,
+    a_dead_adopters_message_is_adopted_once,
+    a_record_taken_over_keeps_the_names_of_the_dead,
+    dropped_messages_free_their_slot_once,
+    a_batch_cut_short_by_death,
+    closing_loses_nothing_that_was_sent,
+    aborted_slots_are_stepped_over,
+);

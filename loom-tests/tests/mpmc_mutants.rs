@@ -1,0 +1,57 @@
+//! The models can fail: each bug seeded into the MPMC algorithm (see `build.rs`) is found by one.
+#![allow(dead_code, unused, missing_docs, unreachable_pub)]
+
+#[path = "../src/primitive.rs"]
+mod primitive;
+
+/// Runs the model in a process of its own, since a failing model may abort, and expects it to fail.
+fn is_caught(name: &str, model: fn()) {
+    if std::env::var_os("RINGWAY_MUTANT").is_some() {
+        return model();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env("RINGWAY_MUTANT", "1")
+        .output()
+        .unwrap();
+    assert!(
+        !output.status.success(),
+        "the model does not notice the bug"
+    );
+}
+
+macro_rules! mutants {
+    ($($name:ident: $model:ident),* $(,)?) => {
+        $(
+            mod $name {
+                pub(crate) mod algorithm {
+                    include!(concat!(env!("OUT_DIR"), "/mpmc_", stringify!($name), ".rs"));
+                }
+                pub(crate) mod models {
+                    include!("models/mpmc.rs");
+                }
+            }
+
+            #[test]
+            fn $name() {
+                is_caught(stringify!($name), self::$name::models::$model)
+            }
+        )*
+    };
+}
+
+mutants!(
+    loser_keeps_its_intent: a_living_loser_does_not_hide_a_dead_winner,
+    poisons_what_nobody_claimed: an_intent_without_a_claim_poisons_nothing,
+    joiner_clears_without_settling: two_joiners_do_not_forget_a_slot_between_them,
+    adopts_without_an_arbiter: one_of_two_adopters_gets_the_message,
+    adoption_without_rounds: a_dead_adopters_message_is_adopted_once,
+    joiner_forgets_what_it_adopted: a_dead_adopters_message_is_adopted_once,
+    joiner_forgets_messages_of_the_dead: a_record_taken_over_keeps_the_names_of_the_dead,
+    robs_the_living: the_living_are_not_robbed,
+    closed_is_not_part_of_the_tail: closing_loses_nothing_that_was_sent,
+    commit_is_relaxed: two_producers_one_consumer,
+    release_is_relaxed: two_producers_one_consumer,
+    claim_does_not_publish_the_intent: an_intent_without_a_claim_poisons_nothing,
+    head_moves_after_the_slot_is_freed: aborted_slots_are_stepped_over,
+);
