@@ -16,6 +16,7 @@ pub(crate) mod os;
 pub(crate) mod ring;
 
 pub mod channel;
+pub mod control;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bench;
+mod ctl;
 mod failure;
 
 pub(crate) use failure::Failure;
@@ -22,6 +23,7 @@ enum Command {
     Bench(Box<bench::Args>),
     #[command(name = bench::worker::SUBCOMMAND, hide = true)]
     BenchWorker(bench::worker::Args),
+    Ctl(ctl::Args),
 }
 
 /// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
@@ -31,6 +33,7 @@ pub fn main() -> ExitCode {
     let result: Result<ExitCode, Failure> = match cli.command {
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Ctl(args) => ctl::main(args),
     };
     result.unwrap_or_else(|failure| failure.report())
 }

@@ -161,3 +161,16 @@ impl Drop for Token {
         }
     }
 }
+
+/// Claims the inode for this file description, until it is closed. False when another has it.
+pub(crate) fn claim(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let result = retry(|| {
+        // SAFETY: flock takes two integers.
+        unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB).into() }
+    });
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}

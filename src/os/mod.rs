@@ -59,3 +59,10 @@ pub(crate) fn processors() -> usize {
     // SAFETY: `set` was filled in above.
     (unsafe { libc::CPU_COUNT(&set) }).max(1) as usize
 }
+
+/// The directory for what has a name in the file system and is no ring: `$RINGWAY_DIR`, or `/tmp`.
+pub(crate) fn directory() -> std::path::PathBuf {
+    std::env::var_os("RINGWAY_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| "/tmp".into(), Into::into)
+}
