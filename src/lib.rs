@@ -22,4 +22,6 @@ pub mod control;
 #[doc(hidden)]
 pub mod cli;
 
+pub mod pipeline;
+
 pub use error::{Error, RecvError, SendError};

@@ -19,6 +19,14 @@ impl Failure {
         }
     }
 
+    /// A failure with an exit status of its own.
+    pub(crate) fn with_status(message: impl Display, status: u8) -> Failure {
+        Failure {
+            message: message.to_string(),
+            status,
+        }
+    }
+
     /// Prints the line and gives the exit status. A closed pipe is quiet.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {

@@ -7,8 +7,11 @@ use clap::Parser;
 mod bench;
 mod ctl;
 mod failure;
+mod run;
+mod size;
 
 pub(crate) use failure::Failure;
+use size::size;
 
 /// Fast and crash-proof messages between processes of one machine.
 #[derive(Parser)]
@@ -24,6 +27,7 @@ enum Command {
     #[command(name = bench::worker::SUBCOMMAND, hide = true)]
     BenchWorker(bench::worker::Args),
     Ctl(ctl::Args),
+    Run(run::Args),
 }
 
 /// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
@@ -34,6 +38,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Ctl(args) => ctl::main(args),
+        Command::Run(args) => run::main(args),
     };
     result.unwrap_or_else(|failure| failure.report())
 }

@@ -14,6 +14,7 @@ pub(crate) mod measure;
 pub(crate) mod mqueue;
 pub(crate) mod pipe;
 pub(crate) mod poll;
+pub(crate) mod process;
 pub(crate) mod shm;
 
 pub(crate) use libc::{

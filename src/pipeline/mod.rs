@@ -1,0 +1,239 @@
+//! Pipelines: processes joined by channels, started as a shell would and supervised.
+//!
+//! ```
+//! use ringway::pipeline::{Pipeline, Stage};
+//!
+//! let running = Pipeline::new(["true", "cat", "wc -l >/dev/null"].map(Stage::parse)).start()?;
+//! let outcome = running.wait()?;
+//! assert_eq!(outcome.status(), 0, "{outcome}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Two neighbours that both speak messages (they call [`stage`](crate::stage)) are joined by a
+//! ring in shared memory, any others by a pipe, directly: the supervisor is not in the way of the
+//! data. A stage that runs several [`jobs`](Stage::jobs) of a plain program gets its input in
+//! chunks of whole lines.
+
+mod aware;
+mod chunks;
+mod command;
+mod fan;
+mod report;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+pub use aware::Aware;
+pub(crate) use aware::{INPUT, OUTPUT};
+pub use report::{Outcome, Reason, StageFailure};
+pub use supervisor::Running;
+
+/// The environment variable that tells a stage what it is joined to its neighbours by.
+pub(crate) const STAGE_VARIABLE: &str = "RINGWAY_STAGE";
+
+/// One stage: a program, and how it is to be run.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// As the user wrote it.
+    text: String,
+    /// The words of a simple command, or `None` for one that needs a shell.
+    words: Option<Vec<OsString>>,
+    /// Told by the user; otherwise the executable is asked.
+    aware: Option<Aware>,
+    jobs: Option<usize>,
+}
+
+impl Stage {
+    /// A stage from a command line as one would type it. A simple command is executed directly;
+    /// anything that only a shell understands (a pipe, a redirection, a variable, ...) by
+    /// `sh -c`.
+    ///
+    /// Before the command may stand `ring:`, for a program that speaks messages on both sides
+    /// though its executable does not say so (a script, say), or `plain:` for the contrary.
+    pub fn parse(line: &str) -> Stage {
+        let (aware, command) = if let Some(command) = line.strip_prefix("ring:") {
+            (Some(Aware::BOTH), command)
+        } else if let Some(command) = line.strip_prefix("plain:") {
+            (Some(Aware::NO), command)
+        } else {
+            (None, line)
+        };
+        Stage {
+            text: command.trim().to_owned(),
+            words: command::words(command),
+            aware,
+            jobs: None,
+        }
+    }
+
+    /// A stage from a program and its arguments, with no shell whatever they contain.
+    pub fn command(
+        program: impl Into<OsString>,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Stage {
+        let words: Vec<OsString> = std::iter::once(program.into()).chain(args).collect();
+        let text: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        Stage {
+            text: text.join(" "),
+            words: Some(words),
+            aware: None,
+            jobs: None,
+        }
+    }
+
+    /// Runs `jobs` copies of the program at once (at least 1). One that speaks messages takes them
+    /// one by one; any other gets chunks of whole lines, one run of the program a chunk.
+    pub fn jobs(mut self, jobs: usize) -> Stage {
+        self.jobs = Some(jobs.max(1));
+        self
+    }
+}
+
+/// Something that happened in a running pipeline and was set right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A run of a plain program was killed; its chunk is done again.
+    ChunkRedone {
+        /// Which stage; the first is 1.
+        stage: usize,
+        /// Which chunk of its input; the first is 0.
+        chunk: u64,
+        /// The signal that killed it.
+        signal: i32,
+    },
+    /// A process of a stage that speaks messages died and was started anew.
+    Restarted {
+        /// Which stage; the first is 1.
+        stage: usize,
+        /// The process that died.
+        died: u32,
+        /// The one that takes its place.
+        successor: u32,
+    },
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Event::ChunkRedone {
+                stage,
+                chunk,
+                signal,
+            } => {
+                let signal = crate::os::process::signal_name(*signal);
+                write!(
+                    f,
+                    "stage {stage}: a worker was killed by {signal}; its chunk {chunk} is done again"
+                )
+            }
+            Event::Restarted {
+                stage,
+                died,
+                successor,
+            } => {
+                write!(
+                    f,
+                    "stage {stage}: process {died} died; process {successor} takes its place"
+                )
+            }
+        }
+    }
+}
+
+/// A program that is found under `name` without a look at `PATH`, and tells by its arguments which
+/// of its sides are messages.
+#[derive(Clone, Debug)]
+struct Tool {
+    name: OsString,
+    file: PathBuf,
+    aware: fn(&[OsString]) -> Aware,
+}
+
+/// A pipeline to be started.
+#[derive(Debug)]
+pub struct Pipeline {
+    stages: Vec<Stage>,
+    tool: Option<Tool>,
+    input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    restarts: u32,
+    keep_order: bool,
+    block: usize,
+}
+
+impl Pipeline {
+    /// A pipeline of these stages, from the first to the last.
+    pub fn new(stages: impl IntoIterator<Item = Stage>) -> Pipeline {
+        Pipeline {
+            stages: stages.into_iter().collect(),
+            tool: None,
+            input: None,
+            output: None,
+            restarts: 0,
+            keep_order: false,
+            block: 1 << 20,
+        }
+    }
+
+    /// What the first stage reads, instead of the standard input of this process.
+    pub fn input(mut self, input: OwnedFd) -> Pipeline {
+        self.input = Some(input);
+        self
+    }
+
+    /// What the last stage writes to, instead of the standard output of this process.
+    pub fn output(mut self, output: OwnedFd) -> Pipeline {
+        self.output = Some(output);
+        self
+    }
+
+    /// How often a stage's dead process is replaced, and a chunk whose run was killed done again.
+    /// 0, the default, is never. A plain program outside of [`Stage::jobs`] is never replaced: what
+    /// it had read is lost.
+    pub fn restarts(mut self, restarts: u32) -> Pipeline {
+        self.restarts = restarts;
+        self
+    }
+
+    /// Whether the output of several jobs comes in the order of their input.
+    pub fn keep_order(mut self, keep: bool) -> Pipeline {
+        self.keep_order = keep;
+        self
+    }
+
+    /// The size of a chunk in bytes, 1 MiB unless told; a longer line makes a longer chunk.
+    pub fn block(mut self, bytes: usize) -> Pipeline {
+        self.block = bytes.max(1);
+        self
+    }
+
+    /// Has `name` stand for the program `file`, of which `aware` tells by its arguments which sides
+    /// are messages.
+    pub(crate) fn tool(
+        mut self,
+        name: &str,
+        file: PathBuf,
+        aware: fn(&[OsString]) -> Aware,
+    ) -> Pipeline {
+        self.tool = Some(Tool {
+            name: name.into(),
+            file,
+            aware,
+        });
+        self
+    }
+
+    /// Starts every stage.
+    ///
+    /// The kernel kills the stages when the calling thread ends, and so on any death of this
+    /// process.
+    ///
+    /// # Errors
+    /// The first stage whose program is missing, or that cannot be started; then nothing runs.
+    pub fn start(self) -> Result<Running, StageFailure> {
+        supervisor::start(self)
+    }
+}
