@@ -81,7 +81,7 @@ fn output_and_status_are_those_of_the_shell() {
     ];
     for stages in cases {
         let ours = output(stages);
-        let theirs = shell(&stages.join(" | "));
+        let theirs = shell(&format!("{{ {}\n}}", stages.join("\n} | { ")));
         assert_eq!(stdout(&ours), stdout(&theirs), "{stages:?}");
         let line = stderr(&ours);
         assert_eq!(
@@ -272,7 +272,7 @@ fn workers_give_the_same_lines_as_one_program() {
         ["true", "wc -l", "cat"],
         ["printf 'a\\nno end'", "cat", "sort"],
     ] {
-        let theirs = shell(&stages.join(" | "));
+        let theirs = shell(&format!("{{ {}\n}}", stages.join("\n} | { ")));
         for block in ["1", "7", "64K", "1M"]
             .into_iter()
             .skip(if stages[0] == "seq 1 200000" { 2 } else { 0 })

@@ -27,6 +27,8 @@ const AHEAD: u64 = 8;
 struct Chunk {
     number: u64,
     input: File,
+    /// Its last line has no end: what comes of it has to come last.
+    open: bool,
     tries: u32,
 }
 
@@ -52,6 +54,8 @@ struct Chunks {
     done: BTreeMap<u64, File>,
     /// The chunk to be passed on next, when the order is kept.
     release: u64,
+    /// The output of the chunk that has to come last.
+    tail: Option<File>,
     /// Inputs to be used again: their memory is there already.
     spare: Vec<File>,
     statuses: Statuses,
@@ -69,6 +73,7 @@ pub(super) fn run(job: Job) -> Result<End, Error> {
         again: VecDeque::new(),
         done: BTreeMap::new(),
         release: 0,
+        tail: None,
         spare: Vec::new(),
         statuses: Statuses::of(&name),
         job,
@@ -93,6 +98,9 @@ impl Chunks {
             self.start_runs()?;
             // With nothing running and no more to come, `start_runs` found nothing left.
             if self.ended && self.running.is_empty() {
+                if let Some(tail) = self.tail.take() {
+                    self.pass_on(&tail)?;
+                }
                 return Ok(End::Exited(self.statuses.value()));
             }
             let wanted = !self.ended && !self.has_chunk();
@@ -210,6 +218,7 @@ impl Chunks {
         };
         input.write_all_at(&self.pending[..len], 0)?;
         input.set_len(len as u64)?;
+        let open = len > 0 && self.pending[len - 1] != b'\n';
         self.pending.drain(..len);
         self.whole = 0;
         let number = self.next;
@@ -217,6 +226,7 @@ impl Chunks {
         Ok(Some(Chunk {
             number,
             input,
+            open,
             tries: 0,
         }))
     }
@@ -246,6 +256,10 @@ impl Chunks {
         self.statuses.add(status);
         self.spare.push(chunk.input);
         if !self.job.keep_order {
+            if chunk.open {
+                self.tail = Some(output);
+                return Ok(None);
+            }
             self.pass_on(&output)?;
             return Ok(None);
         }
