@@ -233,7 +233,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The first stage whose program is missing, or that cannot be started; then nothing runs.
-    pub fn start(self) -> Result<Running, StageFailure> {
+    pub fn start(self) -> Result<Running, Box<StageFailure>> {
         supervisor::start(self)
     }
 }

@@ -100,7 +100,7 @@ fn find(stage: &Stage, tool: Option<&Tool>, first: bool, terminal: bool) -> Resu
 }
 
 /// Starts a pipeline.
-pub(super) fn start(pipeline: Pipeline) -> Result<Running, StageFailure> {
+pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
     let Pipeline {
         stages,
         tool,
@@ -111,10 +111,12 @@ pub(super) fn start(pipeline: Pipeline) -> Result<Running, StageFailure> {
         block,
     } = pipeline;
     let terminal = process::in_foreground();
-    let failure = |stage: usize, reason| StageFailure {
-        stage: stage + 1,
-        command: stages[stage].text.clone(),
-        reason,
+    let failure = |stage: usize, reason| {
+        Box::new(StageFailure {
+            stage: stage + 1,
+            command: stages[stage].text.clone(),
+            reason,
+        })
     };
     // Every program is looked for before any is started: a pipeline with a hole does harm.
     let mut found = Vec::with_capacity(stages.len());
