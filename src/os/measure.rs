@@ -113,3 +113,75 @@ pub(crate) fn wait_for_ending() -> i32 {
     while unsafe { libc::sigwait(&set, &mut signal) } != 0 {}
     signal
 }
+
+/// Asks the process that started this one to watch its system calls, and stops until it does.
+pub(crate) fn be_traced() -> io::Result<()> {
+    // SAFETY: PTRACE_TRACEME takes nothing else.
+    check(unsafe { libc::ptrace(libc::PTRACE_TRACEME) })?;
+    // SAFETY: raise takes an integer; the tracer lets this process go on.
+    check(unsafe { libc::raise(libc::SIGSTOP) as libc::c_long }).map(drop)
+}
+
+/// Counts the system calls that children, which called [`be_traced`], make while `counting` says so
+/// of their index, until all have ended. The thread that started them must call this.
+///
+/// # Errors
+/// When a child ends otherwise than by `exit(0)`; the others are killed then.
+pub(crate) fn count_system_calls(
+    children: &[u32],
+    counting: impl Fn(usize) -> bool,
+) -> io::Result<u64> {
+    let ptrace = |request: libc::c_uint, pid: libc::pid_t, data: usize| {
+        // SAFETY: these requests take an integer in place of a pointer.
+        unsafe { libc::ptrace(request, pid, 0usize, data) }
+    };
+    let mut inside = vec![None; children.len()];
+    let mut left = children.len();
+    let mut calls = 0;
+    let mut failed = false;
+    while left > 0 {
+        let mut status = 0;
+        // SAFETY: `status` is writable. Only the children given exist.
+        let pid = super::retry(|| unsafe {
+            libc::waitpid(-1, &mut status, libc::__WALL) as libc::c_long
+        })? as libc::pid_t;
+        let Some(index) = children.iter().position(|&child| child == pid as u32) else {
+            continue;
+        };
+        if !libc::WIFSTOPPED(status) {
+            left -= 1;
+            if !failed && !(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0) {
+                failed = true;
+                for &child in children {
+                    // SAFETY: kill takes integers; these are children that were not all waited for.
+                    unsafe { libc::kill(child as libc::pid_t, libc::SIGKILL) };
+                }
+            }
+            continue;
+        }
+        let signal = libc::WSTOPSIG(status);
+        let deliver = match (inside[index], signal) {
+            (None, libc::SIGSTOP) => {
+                // Its first stop: from now on a stop at a system call shows as SIGTRAP | 0x80.
+                inside[index] = Some(false);
+                ptrace(
+                    libc::PTRACE_SETOPTIONS,
+                    pid,
+                    (libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL) as usize,
+                );
+                0
+            }
+            (Some(within), signal) if signal == libc::SIGTRAP | 0x80 => {
+                calls += u64::from(!within && counting(index));
+                inside[index] = Some(!within);
+                0
+            }
+            (_, signal) => signal,
+        };
+        ptrace(libc::PTRACE_SYSCALL, pid, deliver as usize);
+    }
+    if failed {
+        return Err(io::Error::other("a traced process failed"));
+    }
+    Ok(calls)
+}

@@ -18,6 +18,8 @@ struct Page {
     kind: AtomicU32,
     count: AtomicU64,
     start: AtomicU64,
+    /// Whether each worker is between the first and the last message of what is measured.
+    measuring: [AtomicU32; 2],
     /// When the follower received the last message.
     finished: CachePadded<AtomicU64>,
     /// The lines that the probe bounces.
@@ -88,6 +90,15 @@ impl Control {
         Ok(control)
     }
 
+    /// Maps the page behind `fd` for the parent, which only looks.
+    pub(crate) fn watch(fd: BorrowedFd<'_>) -> Outcome<Control> {
+        Ok(Control {
+            area: Area::map(fd, LEN)?,
+            role: Role::Leader,
+            apart: true,
+        })
+    }
+
     fn page(&self) -> &Page {
         // SAFETY: the area is page-aligned, zeroed at creation (a valid Page), larger than a Page,
         // and lives as long as `self`; it is only accessed through atomics.
@@ -141,6 +152,17 @@ impl Control {
             count: page.count.load(Ordering::Relaxed),
             start: page.start.load(Ordering::Relaxed),
         }
+    }
+
+    /// Says whether this worker is between the first and the last message of what is measured.
+    pub(crate) fn set_measuring(&self, measuring: bool) {
+        // Relaxed: whoever looks has this worker stopped at a system call.
+        self.page().measuring[self.role.index()].store(u32::from(measuring), Ordering::Relaxed);
+    }
+
+    /// What the worker of index `worker` said last, or false before that.
+    pub(crate) fn is_measuring(&self, worker: usize) -> bool {
+        self.page().measuring[worker].load(Ordering::Relaxed) != 0
     }
 
     /// The follower has received everything, now.

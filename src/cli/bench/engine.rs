@@ -51,19 +51,23 @@ pub(crate) fn run<L: Link>(job: &Job, control: &Control, link: L) -> Outcome<Fin
         room: vec![0; size],
         checker: Checker::new(size),
         next: 0,
-        interval: job.rate.map_or(0.0, |rate| 1e9 / rate),
+        interval: job.case.rate.map_or(0.0, |rate| 1e9 / rate as f64),
         shares_cpu: !job.apart(),
         each: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
         blocks: Vec::new(),
     };
     let mut findings = Findings::default();
     control.meet();
-    findings.before = control.probe();
+    if job.census.is_none() {
+        findings.before = control.probe();
+    }
     match job.role {
         Role::Leader => side.lead(job, control, &mut findings)?,
         Role::Follower => side.follow(control, &mut findings)?,
     }
-    findings.after = control.probe();
+    if job.census.is_none() {
+        findings.after = control.probe();
+    }
     findings.each_ns = side
         .each
         .iter_recorded()
@@ -102,6 +106,9 @@ enum Timing {
 
 impl<L: Link> Side<L> {
     fn lead(&mut self, job: &Job, control: &Control, findings: &mut Findings) -> Outcome<()> {
+        if let Some(count) = job.census {
+            return self.census(count, control);
+        }
         let wanted = job.duration_ms as f64 * 1e6;
         // Warm up with more and more messages, until their number says how fast it goes.
         let mut count = 1u64;
@@ -146,7 +153,9 @@ impl<L: Link> Side<L> {
                 findings.messages = full;
             }
             Mode::Paced => {
-                let count = ((wanted / self.interval) as u64).max(1);
+                // No more than twice the time's worth of what it can do: a mechanism that cannot
+                // keep the rate shows that soon enough.
+                let count = ((wanted / self.interval) as u64).min(2 * full).max(1);
                 let took = self.phase(control, Kind::Measure, count, Timing::None)?;
                 findings.per_second = Some(count as f64 * 1e9 / took as f64);
                 findings.messages = count;
@@ -161,12 +170,25 @@ impl<L: Link> Side<L> {
         Ok(())
     }
 
+    /// Sends a given number of messages for somebody who counts what they take, without timing.
+    fn census(&mut self, count: u64, control: &Control) -> Outcome<()> {
+        self.phase(control, Kind::Warm, count, Timing::None)?;
+        self.phase(control, Kind::Measure, count, Timing::None)?;
+        control.announce(Phase {
+            kind: Kind::Stop,
+            count: 0,
+            start: 0,
+        });
+        Ok(())
+    }
+
     /// The leader's part of a phase; nanoseconds from its start to the follower's last message.
     fn phase(&mut self, control: &Control, kind: Kind, count: u64, timing: Timing) -> Outcome<u64> {
         let start = clock::now() + 20_000; // both have passed the meeting by then
         control.announce(Phase { kind, count, start });
         let begun = clock::now();
         let whole = kind == Kind::Warm;
+        control.set_measuring(!whole);
         match self.mode {
             Mode::Rtt => match timing {
                 Timing::None => (0..count).try_for_each(|_| self.round_trip(whole))?,
@@ -229,6 +251,7 @@ impl<L: Link> Side<L> {
                 }
             }
         }
+        control.set_measuring(false);
         control.meet();
         Ok(match self.mode {
             Mode::Rtt | Mode::Oneway => clock::now() - begun,
@@ -245,6 +268,7 @@ impl<L: Link> Side<L> {
                 Kind::Warm => true,
                 Kind::Measure => false,
             };
+            control.set_measuring(!whole);
             if !whole && used.is_none() {
                 used = Some(measure::usage());
             }
@@ -301,6 +325,7 @@ impl<L: Link> Side<L> {
                 }
             }
             control.finish();
+            control.set_measuring(false);
             control.meet();
         }
         if self.mode == Mode::Oneway {

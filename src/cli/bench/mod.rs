@@ -8,7 +8,7 @@
 //! processors are ([`control`]), and is judged by that ([`rows`]).
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -17,13 +17,16 @@ use super::Failure;
 use crate::os::measure;
 use plan::{Choice, Mechanism, Mode, Wait};
 
+mod chart;
 mod control;
 mod engine;
 mod link;
 mod machine;
 mod mechanism;
 mod message;
+mod output;
 mod plan;
+mod report;
 mod rows;
 mod statistics;
 mod table;
@@ -63,11 +66,20 @@ pub(crate) struct Args {
     cpus: Vec<usize>,
     /// Messages a second for the paced mode: latency from when each message was due, whether or
     /// not it could be sent then, so that a stall counts for all that it delayed.
-    #[arg(long, value_name = "MESSAGES_PER_SECOND")]
-    rate: Option<f64>,
+    #[arg(long, value_name = "MESSAGES_PER_SECOND", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Vec<u64>,
     /// A first look in under 30 seconds: 64 bytes, short repetitions.
     #[arg(long)]
     quick: bool,
+    /// Also write the results as JSON, on one line; `-` for standard output instead of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also write the results as CSV; `-` for standard output instead of the table.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Also write a report with charts, one HTML file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// A message size: a number of bytes, with an optional B, K, KiB, M or MiB.
@@ -96,7 +108,7 @@ struct Settings {
     rounds: usize,
     duration_ms: u64,
     cpus: [usize; 2],
-    rate: Option<f64>,
+    rates: Vec<u64>,
 }
 
 impl Settings {
@@ -121,15 +133,15 @@ impl Settings {
         } else {
             mechanisms.extend(Mechanism::value_variants().iter().filter(|m| m.is_limit()));
         }
-        let modes = match (&args.mode[..], args.rate) {
-            ([], Some(_)) => vec![Mode::Paced],
-            ([], None) if args.quick => vec![Mode::Rtt, Mode::Throughput],
-            ([], None) => vec![Mode::Rtt, Mode::Throughput, Mode::Batch],
-            (modes, _) => modes.to_vec(),
+        let modes = match &args.mode[..] {
+            [] if !args.rate.is_empty() => vec![Mode::Paced],
+            [] if args.quick => vec![Mode::Rtt, Mode::Throughput],
+            [] => vec![Mode::Rtt, Mode::Throughput, Mode::Batch],
+            modes => modes.to_vec(),
         };
-        if modes.contains(&Mode::Paced) && !args.rate.is_some_and(|rate| rate > 0.0) {
+        if modes.contains(&Mode::Paced) && args.rate.is_empty() {
             return Err(Failure::new(
-                "--mode paced: it needs a rate above 0; add --rate, for example --rate 10000",
+                "--mode paced: it needs a rate; add --rate, for example --rate 10000",
             ));
         }
         if args.rounds == Some(0) || args.duration == Some(0) {
@@ -152,7 +164,7 @@ impl Settings {
             rounds: args.rounds.unwrap_or(if args.quick { 3 } else { 5 }),
             duration_ms: args.duration.unwrap_or(if args.quick { 20 } else { 200 }),
             cpus,
-            rate: args.rate,
+            rates: args.rate.clone(),
         })
     }
 }
@@ -160,6 +172,7 @@ impl Settings {
 /// Runs the subcommand.
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let settings = Settings::new(&args)?;
+    output::check(&[&args.json, &args.csv, &args.html].map(|path| path.as_deref()))?;
     clean_up_when_ended();
     let machine = machine::Machine::here(settings.cpus);
     for warning in machine.warnings() {
@@ -170,36 +183,64 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         waits: &settings.waits,
         modes: &settings.modes,
         sizes: &settings.sizes,
+        rates: &settings.rates,
     });
     let record = measure_all(&settings, &cases)?;
     let rows = record.rows();
+    let results = output::Results {
+        header: &machine,
+        rows: &rows,
+        left_out: &left_out,
+    };
+    if ![&args.json, &args.csv, &args.html]
+        .into_iter()
+        .flatten()
+        .any(|path| path == Path::new("-"))
+    {
+        print(&results)?;
+    }
+    if let Some(path) = &args.json {
+        output::json(path, &results)?;
+    }
+    if let Some(path) = &args.csv {
+        output::csv(path, &rows)?;
+    }
+    if let Some(path) = &args.html {
+        report::write(path, &results)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the results in the terminal.
+fn print(results: &output::Results<'_>) -> Result<(), Failure> {
+    let machine = results.header;
     let mut out = std::io::stdout().lock();
     write!(
         out,
         "{} · kernel {} · CPUs {} and {} · {}\n{}",
         machine.cpu,
         machine.kernel,
-        settings.cpus[0],
-        settings.cpus[1],
+        machine.pinning[0],
+        machine.pinning[1],
         machine.date,
-        table::render(&rows)
+        table::render(results.rows)
     )?;
-    for one in &left_out {
+    for one in results.left_out {
         writeln!(
             out,
             "not measured: {} at {} ({})",
-            one.case.label(),
-            table::size(one.case.size),
+            one.mechanism.name(),
+            table::size(one.size),
             one.why
         )?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Goes through the cases round by round.
 fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<rows::Record, Failure> {
-    let mut record = rows::Record::new(settings.rate);
-    let progress = indicatif::ProgressBar::new((cases.len() * settings.rounds) as u64);
+    let mut record = rows::Record::default();
+    let progress = indicatif::ProgressBar::new((cases.len() * (settings.rounds + 1)) as u64);
     progress.set_style(
         indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta}")
             .map_err(Failure::new)?,
@@ -211,11 +252,20 @@ fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<rows::Record
         for case in cases {
             progress.set_message(format!("{} {}", case.label(), table::size(case.size)));
             let repetition =
-                worker::repeat(case, settings.cpus, settings.duration_ms, settings.rate)
-                    .map_err(Failure::new)?;
+                worker::repeat(case, settings.cpus, settings.duration_ms).map_err(Failure::new)?;
             record.add(*case, repetition);
             progress.inc(1);
         }
+    }
+    progress.set_message("counting system calls");
+    for case in cases {
+        // Where it cannot be counted (a container may forbid it) the column stays empty.
+        if case.mechanism != Mechanism::Memcpy
+            && let Ok(per_message) = worker::census(case, settings.cpus)
+        {
+            record.add_census(*case, per_message);
+        }
+        progress.inc(1);
     }
     progress.finish_and_clear();
     Ok(record)

@@ -57,6 +57,11 @@ impl Mechanism {
         self <= Mechanism::Memcpy
     }
 
+    /// Whether it is one of the mechanisms that Ringway is compared with.
+    pub(crate) fn is_classic(self) -> bool {
+        self >= Mechanism::Semaphore
+    }
+
     /// The ways to wait that it offers; a mechanism whose waiting is the kernel's has none.
     pub(crate) fn waits(self) -> &'static [Wait] {
         match self {
@@ -179,6 +184,9 @@ pub(crate) struct Case {
     pub(crate) mechanism: Mechanism,
     /// How it waits, where that can be chosen.
     pub(crate) wait: Option<Wait>,
+    /// Messages a second, in the paced mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<u64>,
 }
 
 impl Case {
@@ -212,15 +220,18 @@ pub(crate) struct Choice<'a> {
     pub(crate) waits: &'a [Wait],
     pub(crate) modes: &'a [Mode],
     pub(crate) sizes: &'a [usize],
+    pub(crate) rates: &'a [u64],
 }
 
-/// A case that cannot be measured, and why.
+/// What cannot be measured, and why.
+#[derive(PartialEq, Serialize)]
 pub(crate) struct LeftOut {
-    pub(crate) case: Case,
+    pub(crate) mechanism: Mechanism,
+    pub(crate) size: usize,
     pub(crate) why: String,
 }
 
-/// The cases of one round, limits included, and those that are left out.
+/// The cases of one round, limits included, and what is left out.
 pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
     let mut cases = Vec::new();
     let mut left_out = Vec::new();
@@ -243,26 +254,42 @@ pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
                         .map(|&wait| Some(wait))
                         .collect(),
                 };
-                for wait in waits {
+                let rates: Vec<Option<u64>> = match mode {
+                    Mode::Paced => choice.rates.iter().copied().map(Some).collect(),
+                    _ => vec![None],
+                };
+                let (max, why) = mechanism.max_message();
+                for (wait, &rate) in waits.iter().flat_map(|wait| {
+                    let wait = *wait;
+                    rates.iter().map(move |rate| (wait, rate))
+                }) {
                     let case = Case {
                         mode,
                         size,
                         mechanism,
                         wait,
+                        rate,
                     };
-                    let (max, why) = mechanism.max_message();
-                    if size > max {
-                        left_out.push(LeftOut {
-                            case,
-                            why: format!("at most {max} bytes: {why}"),
-                        });
+                    let refused = if size > max {
+                        Some(format!("at most {max} bytes: {why}"))
                     } else if mode == Mode::Oneway && size < 8 {
-                        left_out.push(LeftOut {
-                            case,
-                            why: "one-way needs 8 bytes for the time of sending".into(),
-                        });
-                    } else if !cases.contains(&case) {
-                        cases.push(case);
+                        Some("one-way needs 8 bytes for the time of sending".into())
+                    } else {
+                        None
+                    };
+                    match refused {
+                        Some(why) => {
+                            let one = LeftOut {
+                                mechanism,
+                                size,
+                                why,
+                            };
+                            if !left_out.contains(&one) {
+                                left_out.push(one);
+                            }
+                        }
+                        None if !cases.contains(&case) => cases.push(case),
+                        None => {}
                     }
                 }
             }

@@ -57,9 +57,10 @@ impl Placement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    pub(crate) p999: f64,
+    /// Unknown where only blocks of operations were timed.
+    pub(crate) p90: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) p999: Option<f64>,
     pub(crate) max: f64,
 }
 
@@ -95,14 +96,17 @@ pub(crate) struct Row {
     /// Whether that is too much for the row to be relied on.
     pub(crate) unsettled: bool,
     /// Of both processes together, for a message (or a round trip).
-    pub(crate) cpu_ns_per_msg: f64,
-    pub(crate) sleeps_per_msg: f64,
+    pub(crate) cpu_ns_per_msg: Option<f64>,
+    pub(crate) sleeps_per_msg: Option<f64>,
+    /// System calls of both processes together, for a message (or a round trip), from a count of
+    /// its own.
+    pub(crate) syscalls_per_msg: Option<f64>,
     /// The curve of the pooled repetitions: percentile, nanoseconds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) curve: Vec<(f64, f64)>,
     /// The rate asked for, in the paced mode.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rate: Option<f64>,
+    pub(crate) rate: Option<u64>,
 }
 
 impl Row {
@@ -113,6 +117,7 @@ impl Row {
             size: self.size,
             mechanism: self.mechanism,
             wait: self.wait,
+            rate: self.rate,
         }
     }
 
@@ -129,21 +134,18 @@ impl Row {
 #[derive(Default)]
 pub(crate) struct Record {
     repetitions: BTreeMap<Case, Vec<Repetition>>,
-    rate: Option<f64>,
+    syscalls: BTreeMap<Case, f64>,
 }
 
 impl Record {
-    /// Nothing yet; `rate` is that of the paced mode.
-    pub(crate) fn new(rate: Option<f64>) -> Record {
-        Record {
-            rate,
-            ..Record::default()
-        }
-    }
-
     /// Adds a repetition.
     pub(crate) fn add(&mut self, case: Case, repetition: Repetition) {
         self.repetitions.entry(case).or_default().push(repetition);
+    }
+
+    /// Notes how many system calls a message of `case` takes.
+    pub(crate) fn add_census(&mut self, case: Case, per_message: f64) {
+        self.syscalls.insert(case, per_message);
     }
 
     /// How many repetitions of `case` had the processors near (or sharing one).
@@ -289,16 +291,15 @@ impl Record {
             let at = |share| percentile(&pool, share);
             row.rtt_ns = Some(Percentiles {
                 p50: spread.median,
-                p90: at(0.9),
-                p99: at(0.99),
-                p999: at(0.999),
+                p90: Some(at(0.9)),
+                p99: Some(at(0.99)),
+                p999: Some(at(0.999)),
                 max: at(1.0),
             });
             row.curve = CURVE.iter().map(|&share| (share, at(share))).collect();
             row.msgs_per_s = 1e9 / spread.median;
         }
         if case.mode == Mode::Paced {
-            row.rate = self.rate;
             row.msgs_per_s = Spread::of(
                 chosen
                     .iter()
@@ -316,8 +317,9 @@ impl Record {
                 .sum::<u64>() as f64
                 / messages.max(1) as f64
         };
-        row.cpu_ns_per_msg = both(|found| found.cpu_ns);
-        row.sleeps_per_msg = both(|found| found.sleeps);
+        row.cpu_ns_per_msg = Some(both(|found| found.cpu_ns));
+        row.sleeps_per_msg = Some(both(|found| found.sleeps));
+        row.syscalls_per_msg = self.syscalls.get(case).copied();
         Some(row)
     }
 }
@@ -347,6 +349,7 @@ fn limit_case(mechanism: Mechanism) -> Case {
         size: 8,
         mechanism,
         wait: None,
+        rate: None,
     }
 }
 
@@ -376,10 +379,11 @@ impl Row {
             max: spread.max,
             iqr: spread.relative_iqr(),
             unsettled: spread.relative_iqr() > SETTLED || placement == Placement::Moved,
-            cpu_ns_per_msg: 0.0,
-            sleeps_per_msg: 0.0,
+            cpu_ns_per_msg: None,
+            sleeps_per_msg: None,
+            syscalls_per_msg: None,
             curve: Vec::new(),
-            rate: None,
+            rate: case.rate,
         }
     }
 }

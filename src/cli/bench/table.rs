@@ -1,5 +1,6 @@
 //! The table in the terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -74,19 +75,18 @@ fn bar(value: f64, least: f64, most: f64) -> String {
 /// The rows as tables, one a mode and size, best first.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut text = String::new();
-    let mut groups: Vec<(Mode, usize)> = rows
+    let groups: BTreeSet<(Mode, usize, Option<u64>)> = rows
         .iter()
         .filter(|row| !row.mechanism.is_limit())
-        .map(|row| (row.mode, row.size))
+        .map(|row| (row.mode, row.size, row.rate))
         .collect();
-    groups.dedup();
-    for (mode, bytes) in groups {
+    for (mode, bytes, rate) in groups {
         // Limits that carry one word stand in every latency table.
         let mut group: Vec<&Row> = rows
             .iter()
             .filter(|row| row.mode.is_throughput() == mode.is_throughput())
             .filter(|row| {
-                (row.mode, row.size) == (mode, bytes)
+                (row.mode, row.size, row.rate) == (mode, bytes, rate)
                     || row.mechanism.is_limit() && !mode.is_throughput()
             })
             .collect();
@@ -95,13 +95,18 @@ pub(crate) fn render(rows: &[Row]) -> String {
         if mode.is_throughput() {
             group.reverse();
         }
-        let _ = writeln!(text, "\n{}, {}", title(mode), size(bytes));
+        let _ = write!(text, "\n{}, {}", title(mode), size(bytes));
+        let _ = match rate {
+            Some(rate) => writeln!(text, ", {} messages/s", count(rate as f64).trim()),
+            None => writeln!(text),
+        };
         let _ = writeln!(text, "{}", one(&group, mode));
     }
     text
 }
 
-fn title(mode: Mode) -> &'static str {
+/// What a mode is called where there is room for it.
+pub(crate) fn title(mode: Mode) -> &'static str {
     match mode {
         Mode::Rtt => "Round trip",
         Mode::Oneway => "One way, by the shared clock",
@@ -125,7 +130,8 @@ fn one(group: &[&Row], mode: Mode) -> Table {
         "least..most",
         "times its limit",
         "CPU/message",
-        "sleeps/message",
+        "sleeps",
+        "system calls",
         "",
     ]);
     table.set_header(head);
@@ -145,9 +151,11 @@ fn one(group: &[&Row], mode: Mode) -> Table {
             cells.push(right(format!("{}B", count(row.bytes_per_s))));
         } else {
             let times = row.rtt_ns.unwrap_or_default();
-            for value in [times.p50, times.p90, times.p99, times.p999, times.max] {
-                cells.push(right(time(value)));
+            cells.push(right(time(times.p50)));
+            for value in [times.p90, times.p99, times.p999] {
+                cells.push(right(value.map_or_else(String::new, time)));
             }
+            cells.push(right(time(times.max)));
         }
         let mark = if row.unsettled { " unsettled" } else { "" };
         let spread = format!("{}..{}{mark}", show(row.min).trim(), show(row.max).trim());
@@ -156,11 +164,11 @@ fn one(group: &[&Row], mode: Mode) -> Table {
             _ if row.mechanism == row.limit => String::new(),
             ratio_to_limit => format!("{} {}", ratio(ratio_to_limit), row.limit.name()),
         }));
-        if row.cpu_ns_per_msg > 0.0 {
-            cells.push(right(time(row.cpu_ns_per_msg)));
-            cells.push(right(format!("{:.2}", row.sleeps_per_msg)));
-        } else {
-            cells.extend([Cell::new(""), Cell::new("")]);
+        cells.push(right(row.cpu_ns_per_msg.map_or_else(String::new, time)));
+        for value in [row.sleeps_per_msg, row.syscalls_per_msg] {
+            cells.push(right(
+                value.map_or_else(String::new, |value| format!("{value:.2}")),
+            ));
         }
         cells.push(Cell::new(bar(row.value(), least, most)));
         table.add_row(cells);

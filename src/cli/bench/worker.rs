@@ -27,8 +27,8 @@ pub(crate) struct Job {
     /// The leader's processor and the follower's.
     pub(crate) cpus: [usize; 2],
     pub(crate) duration_ms: u64,
-    /// Messages a second in the paced mode.
-    pub(crate) rate: Option<f64>,
+    /// If the parent counts system calls: over how many messages.
+    pub(crate) census: Option<u64>,
     /// The process that started it.
     pub(crate) parent: u32,
     /// The descriptor of the control page.
@@ -67,6 +67,9 @@ pub(crate) fn main(args: &Args) -> Result<(), Failure> {
             return Err("the process that started this worker is gone".into());
         }
         measure::end_after(job.limit());
+        if job.census.is_some() {
+            measure::be_traced()?;
+        }
         measure::pin(
             job.cpus[match job.role {
                 Role::Leader => 0,
@@ -92,40 +95,72 @@ pub(crate) struct Repetition {
 }
 
 /// Runs one repetition of `case` in two new processes.
-pub(crate) fn repeat(
-    case: &Case,
-    cpus: [usize; 2],
-    duration_ms: u64,
-    rate: Option<f64>,
-) -> Outcome<Repetition> {
-    let prepared: Prepared = mechanism::prepare(case)?;
-    let page = bare::Area::create(control::LEN)?;
-    bare::inherit(page.as_fd())?;
-    let job = Job {
-        case: *case,
-        role: Role::Leader,
-        cpus,
-        duration_ms,
-        rate,
-        parent: std::process::id(),
-        control: page.as_raw_fd(),
-        fds: mechanism::hand_down(&prepared)?,
-        queues: prepared.queue_ids(),
-    };
-    let mut workers = Vec::new();
-    for role in [Role::Leader, Role::Follower] {
-        match start(&Job {
-            role,
-            ..job.clone()
-        }) {
-            Ok(child) => workers.push(child),
-            Err(error) => {
-                end(&mut workers);
-                return Err(error);
+pub(crate) fn repeat(case: &Case, cpus: [usize; 2], duration_ms: u64) -> Outcome<Repetition> {
+    let setup = Setup::new(case, cpus, duration_ms, None)?;
+    let workers = setup.start()?;
+    collect(workers, case)
+}
+
+/// How many messages a count of system calls goes over.
+const CENSUS: u64 = 500;
+
+/// Counts the system calls of both workers over some messages of `case`: how many a message (or a
+/// round trip) takes.
+pub(crate) fn census(case: &Case, cpus: [usize; 2]) -> Outcome<f64> {
+    let setup = Setup::new(case, cpus, 1000, Some(CENSUS))?;
+    let watch = Control::watch(setup.page.as_fd())?;
+    let workers = setup.start()?;
+    let pids: Vec<u32> = workers.iter().map(Child::id).collect();
+    let calls = measure::count_system_calls(&pids, |worker| watch.is_measuring(worker))?;
+    Ok(calls as f64 / CENSUS as f64)
+}
+
+/// What the two workers of one repetition are given.
+struct Setup {
+    job: Job,
+    page: OwnedFd,
+    /// Kept until the workers have ended.
+    _prepared: Prepared,
+}
+
+impl Setup {
+    fn new(case: &Case, cpus: [usize; 2], duration_ms: u64, census: Option<u64>) -> Outcome<Setup> {
+        let prepared = mechanism::prepare(case)?;
+        let page = bare::Area::create(control::LEN)?;
+        bare::inherit(page.as_fd())?;
+        Ok(Setup {
+            job: Job {
+                case: *case,
+                role: Role::Leader,
+                cpus,
+                duration_ms,
+                census,
+                parent: std::process::id(),
+                control: page.as_raw_fd(),
+                fds: mechanism::hand_down(&prepared)?,
+                queues: prepared.queue_ids(),
+            },
+            page,
+            _prepared: prepared,
+        })
+    }
+
+    fn start(&self) -> Outcome<Vec<Child>> {
+        let mut workers = Vec::new();
+        for role in [Role::Leader, Role::Follower] {
+            match start(&Job {
+                role,
+                ..self.job.clone()
+            }) {
+                Ok(child) => workers.push(child),
+                Err(error) => {
+                    end(&mut workers);
+                    return Err(error);
+                }
             }
         }
+        Ok(workers)
     }
-    collect(workers, case)
 }
 
 fn start(job: &Job) -> Outcome<Child> {
