@@ -150,7 +150,7 @@ pub(crate) fn count_system_calls(
         };
         if !libc::WIFSTOPPED(status) {
             left -= 1;
-            if !failed && !(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0) {
+            if status != 0 && !failed {
                 failed = true;
                 for &child in children {
                     // SAFETY: kill takes integers; these are children that were not all waited for.
