@@ -25,6 +25,8 @@ pub mod fifo;
 mod frame;
 pub mod mqueue;
 pub mod pipe;
+pub mod signal;
+pub mod socket;
 
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,10 +15,13 @@ pub(crate) mod mqueue;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod rtsignal;
 pub(crate) mod shm;
+pub(crate) mod socket;
 
 pub(crate) use libc::{
-    EEXIST, EINVAL, ELOOP, EMFILE, ENFILE, ENOENT, ENOSPC, ENOSYS, ENXIO, EPIPE,
+    EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EEXIST, EINVAL, ELOOP, EMFILE,
+    ENAMETOOLONG, ENFILE, ENOENT, ENOSPC, ENOSYS, ENXIO, EPIPE, EPROTOTYPE, ESRCH,
 };
 
 use std::io;

@@ -61,3 +61,17 @@ pub(crate) fn several(polls: &mut [libc::pollfd], deadline: Deadline) -> io::Res
         }
     }
 }
+
+/// Waits until one of `fds` is readable, or until `deadline`, and says which are.
+pub(crate) fn which(fds: &[std::os::fd::RawFd], deadline: Deadline) -> io::Result<Vec<bool>> {
+    let mut polls: Vec<_> = fds
+        .iter()
+        .map(|&fd| libc::pollfd {
+            fd,
+            events: READABLE,
+            revents: 0,
+        })
+        .collect();
+    several(&mut polls, deadline)?;
+    Ok(polls.iter().map(|poll| poll.revents != 0).collect())
+}
