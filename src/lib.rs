@@ -17,6 +17,7 @@ pub(crate) mod ring;
 
 pub mod channel;
 pub mod control;
+pub mod endpoint;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -24,4 +25,5 @@ pub mod cli;
 
 pub mod pipeline;
 
+pub use endpoint::Endpoint;
 pub use error::{Error, RecvError, SendError};

@@ -18,6 +18,8 @@
 //! let mut message = Vec::new();
 //! assert_eq!(rx.recv_priority(&mut message, Patience::Now)?, 9);
 //! assert_eq!(message, b"stop!");
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"some work");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

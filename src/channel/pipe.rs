@@ -108,6 +108,15 @@ impl Sender {
         Ok(Sender::new(fd, "pipe"))
     }
 
+    /// Takes over the writing end that this process has inherited as descriptor number `fd`,
+    /// under which `/dev/null` is found from then on.
+    ///
+    /// # Errors
+    /// `NotOurs` when that is not the writing end of a pipe; `Os` when it is not open.
+    pub fn inherited(fd: u32) -> Result<Sender, Error> {
+        Sender::from_fd(inherited(fd)?)
+    }
+
     /// Opens the pipe that process `pid` has open as descriptor `fd` (either end). Permitted where
     /// the two processes belong to the same user.
     ///
@@ -165,6 +174,10 @@ impl Sender {
             leave(fd.as_fd());
         }
     }
+}
+
+fn inherited(fd: u32) -> Result<OwnedFd, Error> {
+    os::pipe::inherited(fd).map_err(|error| Error::os("fcntl", format!("descriptor {fd}"), error))
 }
 
 fn closed(mechanism: &'static str) -> Error {
@@ -297,6 +310,15 @@ impl Receiver {
         let _ = os::pipe::set_cloexec(fd.as_raw_fd(), true);
         let _ = attendance::come(fd.as_fd(), Side::Receiving, None, || false);
         Ok(Receiver::new(fd, "pipe", true))
+    }
+
+    /// Takes over the reading end that this process has inherited as descriptor number `fd`,
+    /// under which `/dev/null` is found from then on.
+    ///
+    /// # Errors
+    /// `NotOurs` when that is not the reading end of a pipe; `Os` when it is not open.
+    pub fn inherited(fd: u32) -> Result<Receiver, Error> {
+        Receiver::from_fd(inherited(fd)?)
     }
 
     /// Opens the pipe that process `pid` has open as descriptor `fd` (either end). Permitted where

@@ -57,14 +57,14 @@ pub fn pair() -> Result<(Sender, Receiver), Error> {
     ))
 }
 
-fn capabilities() -> Capabilities {
+fn capabilities(named: bool) -> Capabilities {
     Capabilities {
         mechanism: "unix",
         max_message: MAX_MESSAGE,
         unrelated: Some("by path, or a passed descriptor"),
         boundaries: Boundaries::Framed,
         priorities: 1,
-        many_senders: true,
+        many_senders: named,
         many_receivers: false,
         keeps_messages: false,
         notices: Notice::AtOnce,
@@ -84,12 +84,15 @@ fn failed(op: &'static str, path: &Path, error: std::io::Error) -> Error {
     Error::os(op, name, error)
 }
 
-/// Says goodbye. There may be no room for it: then the socket gets more.
-fn farewell(fd: BorrowedFd<'_>) {
-    if matches!(os::socket::send(fd, &FAREWELL, &[]), Ok(false)) {
+/// Says goodbye; false when nobody is there to hear it. There may be no room for it: then the socket
+/// gets more.
+fn farewell(fd: BorrowedFd<'_>) -> bool {
+    let mut said = os::socket::send(fd, &FAREWELL, &[]);
+    if matches!(said, Ok(false)) {
         os::socket::make_room(fd);
-        let _ = os::socket::send(fd, &FAREWELL, &[]);
+        said = os::socket::send(fd, &FAREWELL, &[]);
     }
+    said.is_ok()
 }
 
 /// The sending end of a socket.
@@ -146,7 +149,8 @@ impl Sender {
             Ok(fd) => self.link = Link::Up(fd),
             Err(error) => match error.raw_os_error() {
                 Some(os::ENOENT | os::EAGAIN) => {}
-                Some(os::ECONNREFUSED) if is_socket(path) => {}
+                // What a dead receiver left, or one that is just being replaced.
+                Some(os::ECONNREFUSED) if is_socket(path) || !path.exists() => {}
                 Some(os::ECONNREFUSED | os::EPROTOTYPE) => {
                     return Err(Error::NotOurs {
                         what: "socket of messages",
@@ -177,6 +181,26 @@ impl Sender {
                 Link::Never => std::thread::sleep(deadline.left().unwrap_or(LOOK).min(LOOK)),
             }
         }
+    }
+}
+
+/// Removes what a dead receiver left at `path`, unless it has a successor.
+fn bury(path: &Path) {
+    let Ok(directory) = std::fs::File::open(directory_of(path)) else {
+        return;
+    };
+    let _guard = os::inode::guard(directory.as_fd());
+    if matches!(os::socket::connect(path), Err(e) if e.raw_os_error() == Some(os::ECONNREFUSED))
+        && is_socket(path)
+    {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -238,18 +262,26 @@ impl super::Sender for Sender {
     }
 
     fn close(&mut self) {
-        if let Link::Up(fd) = std::mem::replace(&mut self.link, Link::Closed)
-            && self.user.is_here()
-        {
-            self.outgoing.abandon(|header, payload| {
-                let _ = os::socket::send(fd.as_fd(), header, payload);
-            });
-            farewell(fd.as_fd());
+        match std::mem::replace(&mut self.link, Link::Closed) {
+            Link::Up(fd) if self.user.is_here() => {
+                self.outgoing.abandon(|header, payload| {
+                    let _ = os::socket::send(fd.as_fd(), header, payload);
+                });
+                if let (false, Some(path)) = (farewell(fd.as_fd()), &self.path) {
+                    bury(path);
+                }
+            }
+            Link::Lost(false) => {
+                if let Some(path) = &self.path {
+                    bury(path);
+                }
+            }
+            _ => {}
         }
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        capabilities(self.path.is_some())
     }
 }
 
@@ -259,16 +291,22 @@ impl Drop for Sender {
     }
 }
 
-impl From<Sender> for Stdio {
-    /// Passes the end to a process that is started.
+impl From<Sender> for OwnedFd {
+    /// The descriptor, without leaving; to be passed to another process.
     ///
     /// # Panics
     /// If the sender is not connected.
-    fn from(mut sender: Sender) -> Stdio {
+    fn from(mut sender: Sender) -> OwnedFd {
         match std::mem::replace(&mut sender.link, Link::Closed) {
-            Link::Up(fd) => fd.into(),
+            Link::Up(fd) => fd,
             _ => panic!("a sender that is not connected has no descriptor"),
         }
+    }
+}
+
+impl From<Sender> for Stdio {
+    fn from(sender: Sender) -> Stdio {
+        OwnedFd::from(sender).into()
     }
 }
 
@@ -319,10 +357,7 @@ impl Receiver {
     pub fn open(path: impl Into<PathBuf>, config: Config) -> Result<Receiver, Error> {
         let path = path.into();
         let name = || path.display().to_string();
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let parent = directory_of(&path);
         let directory = std::fs::File::open(parent).map_err(|e| failed("open", parent, e))?;
         // Two that find the socket of a dead one must not both replace it.
         let _guard = os::inode::guard(directory.as_fd());
@@ -501,7 +536,7 @@ impl super::Receiver for Receiver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        capabilities(self.listener.is_some())
     }
 }
 
@@ -511,15 +546,21 @@ impl Drop for Receiver {
     }
 }
 
-impl From<Receiver> for Stdio {
-    /// Passes the end to a process that is started.
+impl From<Receiver> for OwnedFd {
+    /// The descriptor, without leaving; to be passed to another process.
     ///
     /// # Panics
     /// If it is not one end of a pair.
-    fn from(mut receiver: Receiver) -> Stdio {
+    fn from(mut receiver: Receiver) -> OwnedFd {
         match receiver.connections.pop() {
-            Some(connection) if receiver.listener.is_none() => connection.fd.into(),
+            Some(connection) if receiver.listener.is_none() => connection.fd,
             _ => panic!("only one end of a pair is a single descriptor"),
         }
+    }
+}
+
+impl From<Receiver> for Stdio {
+    fn from(receiver: Receiver) -> Stdio {
+        OwnedFd::from(receiver).into()
     }
 }

@@ -174,3 +174,18 @@ pub(crate) fn claim(fd: BorrowedFd<'_>) -> io::Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+/// Opens the plain file at `path`, made for its owner only if it is not there; a symbolic link is
+/// refused (`ELOOP`).
+pub(crate) fn open_file(path: &std::path::Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map(OwnedFd::from)
+}

@@ -170,8 +170,8 @@ pub(crate) fn set_capacity(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, bytes).into() }).map(drop)
 }
 
-/// Watches a path for being opened: how a writer waits for the FIFO's first reader without asking
-/// again and again.
+/// Watches a path for being opened or written: how a writer waits for the FIFO's first reader, and
+/// an end for the other's word, without asking again and again.
 pub(crate) struct OpenWatch(OwnedFd);
 
 impl OpenWatch {
@@ -183,7 +183,7 @@ impl OpenWatch {
         // SAFETY: inotify_init1 returned a descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
         let path = c_path(path)?;
-        let events = libc::IN_OPEN | libc::IN_DELETE_SELF | libc::IN_ATTRIB;
+        let events = libc::IN_OPEN | libc::IN_MODIFY | libc::IN_DELETE_SELF | libc::IN_ATTRIB;
         // SAFETY: `path` is NUL-terminated.
         check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), events).into() })?;
         Ok(OpenWatch(fd))
@@ -196,4 +196,22 @@ impl OpenWatch {
         let mut events = [0u8; 4096];
         read(self.0.as_fd(), &mut events).map(drop)
     }
+}
+
+/// Takes over what the process has open as number `fd`, under which `/dev/null` is from then on:
+/// so nothing that still uses the number (standard input, say) meets with something else.
+pub(crate) fn inherited(fd: u32) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer, and fails for a descriptor that is not open.
+    let own = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3).into() })?;
+    // SAFETY: fcntl returned a descriptor that nobody else owns.
+    let own = unsafe { OwnedFd::from_raw_fd(own as RawFd) };
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    // SAFETY: dup2 takes two descriptors, both open; the number stays open, so that whoever owns
+    // it still does.
+    check(unsafe { libc::dup2(null.as_raw_fd(), fd).into() })?;
+    Ok(own)
 }

@@ -1,0 +1,1094 @@
+//! One suite for every mechanism: what the traits promise, between real processes.
+//!
+//! It prints a table, mechanisms down and properties across. A cell is `ok`, or `refused` where the
+//! mechanism says in its capabilities that it cannot do the thing, and then the refusal was checked.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{ChildStdout, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Random, Reaped, child, task, watchdog};
+use ringway::channel::{self, Receiver, Sender};
+use ringway::{Endpoint, RecvError, SendError};
+
+/// How a mechanism is set up for a parent and a child.
+#[derive(Clone, Copy)]
+enum Setup {
+    /// By an endpoint that both open; `{}` is replaced by a fresh name.
+    Named(&'static str),
+    /// A pipe, its other end inherited as standard input.
+    PipeInherited,
+    /// A pipe, its other end opened through `/proc`.
+    PipeThroughProc,
+    /// A connected pair of sockets, one inherited as standard input.
+    SocketPair,
+}
+
+const MECHANISMS: &[(&str, Setup)] = &[
+    ("pipe, inherited", Setup::PipeInherited),
+    ("pipe, by /proc", Setup::PipeThroughProc),
+    ("fifo", Setup::Named("fifo:/tmp/{}")),
+    ("unix pair", Setup::SocketPair),
+    ("unix", Setup::Named("unix:/tmp/{}")),
+    ("mq", Setup::Named("mq:{}")),
+    ("mq, small", Setup::Named("mq:{}?depth=2&message=64")),
+    ("signal", Setup::Named("signal:{}")),
+    ("auto", Setup::Named("auto:{}")),
+];
+
+type Cell = &'static str;
+const OK: Cell = "ok";
+const REFUSED: Cell = "refused";
+
+type Property = (&'static str, fn(Setup) -> Cell);
+
+const PROPERTIES: &[Property] = &[
+    ("sizes", sizes),
+    ("order", order),
+    ("slow", slow_reader),
+    ("time-outs", timeouts),
+    ("EINTR", storm),
+    ("tx closes", sender_closes),
+    ("rx closes", receiver_closes),
+    ("tx killed", sender_killed),
+    ("rx killed", receiver_killed),
+    ("tx dies mid", sender_killed_in_the_middle),
+    ("many tx", many_senders),
+    ("prio", priorities),
+    ("succ", successor),
+    ("duplex", duplex),
+    ("1 CPU", one_processor),
+    ("hygiene", hygiene),
+];
+
+#[test]
+fn every_mechanism_conforms() {
+    let _dog = watchdog(300);
+    let mut table = String::new();
+    let mut failures = Vec::new();
+    table.push_str(&format!("{:<16}", ""));
+    for (property, _) in PROPERTIES {
+        table.push_str(&format!(" {property:>11}"));
+    }
+    for (mechanism, setup) in MECHANISMS {
+        table.push_str(&format!("\n{mechanism:<16}"));
+        for (property, check) in PROPERTIES {
+            let cell = catch_unwind(AssertUnwindSafe(|| check(*setup)));
+            let cell = cell.unwrap_or_else(|_| {
+                failures.push(format!("{mechanism}: {property}"));
+                "FAILED"
+            });
+            table.push_str(&format!(" {cell:>11}"));
+            let left = what_is_left();
+            if !left.is_empty() {
+                failures.push(format!("{mechanism}: {property}: left behind: {left:?}"));
+            }
+        }
+    }
+    println!("{table}");
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+static NAMES: AtomicU32 = AtomicU32::new(0);
+
+fn prefix() -> String {
+    format!("rwt-{}-", std::process::id())
+}
+
+fn fresh(template: &str) -> String {
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    template.replace("{}", &format!("{}{number}", prefix()))
+}
+
+/// The other process, and what it says.
+struct Peer {
+    process: Reaped,
+    says: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(endpoint: &str, side: &str, script: &str, stdin: Stdio) -> Peer {
+        let mut command = child("child_process", &format!("{side} {script} {endpoint}"));
+        command.stdin(stdin).stdout(Stdio::piped());
+        let mut process = Reaped(command.spawn().unwrap());
+        let says = BufReader::new(process.0.stdout.take().unwrap());
+        Peer { process, says }
+    }
+
+    /// Waits until it says `word`.
+    fn hear(&mut self, word: &str) {
+        let mut line = String::new();
+        while self.says.read_line(&mut line).unwrap() > 0 {
+            if line.trim_end().ends_with(word) {
+                return;
+            }
+            line.clear();
+        }
+        panic!(
+            "the child ended without saying {word}: {:?}",
+            self.process.0.wait()
+        );
+    }
+
+    fn kill(&mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+    }
+
+    fn succeed(mut self) {
+        let mut rest = String::new();
+        self.says.read_to_string(&mut rest).unwrap();
+        let status = self.process.0.wait().unwrap();
+        assert!(status.success(), "{rest}");
+    }
+}
+
+/// A child that sends, and the receiving end here.
+fn child_sends(setup: Setup, script: &str) -> (Box<dyn Receiver>, Peer) {
+    match setup {
+        Setup::Named(template) => {
+            let endpoint = fresh(template);
+            let rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
+            let mut peer = Peer::start(&endpoint, "send", script, Stdio::null());
+            peer.hear("READY");
+            (rx, peer)
+        }
+        Setup::PipeInherited => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            let mut peer = Peer::start("pipe:?fd=0", "send", script, tx.into());
+            peer.hear("READY");
+            (Box::new(rx), peer)
+        }
+        Setup::PipeThroughProc => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            let fd = OwnedFd::from(tx);
+            let endpoint = format!("pipe:?pid={}&fd={}", std::process::id(), fd.as_raw_fd());
+            let mut peer = Peer::start(&endpoint, "send", script, Stdio::null());
+            peer.hear("READY");
+            (Box::new(rx), peer)
+        }
+        Setup::SocketPair => {
+            let (tx, rx) = channel::socket::pair().unwrap();
+            let mut peer = Peer::start("socket on stdin", "send", script, tx.into());
+            peer.hear("READY");
+            (Box::new(rx), peer)
+        }
+    }
+}
+
+/// A child that receives, and the sending end here.
+fn child_receives(setup: Setup, script: &str) -> (Box<dyn Sender>, Peer) {
+    match setup {
+        Setup::Named(template) => {
+            let endpoint = fresh(template);
+            let tx = endpoint.parse::<Endpoint>().unwrap().sender().unwrap();
+            let mut peer = Peer::start(&endpoint, "recv", script, Stdio::null());
+            peer.hear("READY");
+            (tx, peer)
+        }
+        Setup::PipeInherited => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            let mut peer = Peer::start("pipe:?fd=0", "recv", script, rx.into());
+            peer.hear("READY");
+            (Box::new(tx), peer)
+        }
+        Setup::PipeThroughProc => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            let fd = OwnedFd::from(rx);
+            let endpoint = format!("pipe:?pid={}&fd={}", std::process::id(), fd.as_raw_fd());
+            let mut peer = Peer::start(&endpoint, "recv", script, Stdio::null());
+            peer.hear("READY");
+            (Box::new(tx), peer)
+        }
+        Setup::SocketPair => {
+            let (tx, rx) = channel::socket::pair().unwrap();
+            let mut peer = Peer::start("socket on stdin", "recv", script, rx.into());
+            peer.hear("READY");
+            (Box::new(tx), peer)
+        }
+    }
+}
+
+/// The bytes of message `index` of a run.
+fn message(index: u64, len: usize) -> Vec<u8> {
+    let mut random = Random(index);
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8))
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// The sizes that are tried: from 0 to the maximum, and around everything where it might change.
+fn tried(max: usize) -> Vec<usize> {
+    let interesting = [
+        0,
+        1,
+        2,
+        3,
+        4,
+        6,
+        7,
+        8,
+        9,
+        13,
+        14,
+        15,
+        31,
+        32,
+        33,
+        63,
+        64,
+        65,
+        100,
+        127,
+        128,
+        129,
+        255,
+        256,
+        511,
+        512,
+        1000,
+        1023,
+        1024,
+        1025,
+        2048,
+        4087,
+        4088,
+        4089,
+        4096,
+        4097,
+        8175,
+        8176,
+        8177,
+        8191,
+        8192,
+        10_000,
+        32_759,
+        32_760,
+        32_761,
+        65_535,
+        65_536,
+        65_537,
+        100_000,
+        1 << 20,
+        (1 << 20) + 1,
+    ];
+    let mut sizes: Vec<_> = interesting.into_iter().filter(|&size| size < max).collect();
+    sizes.extend([max - 1, max]);
+    sizes
+}
+
+fn sizes(setup: Setup) -> Cell {
+    // Both ways: the child as the sender, then as the receiver.
+    let (mut rx, peer) = child_sends(setup, "sizes");
+    receive_sizes(&mut *rx);
+    peer.succeed();
+    let (mut tx, peer) = child_receives(setup, "sizes");
+    send_sizes(&mut *tx);
+    drop(tx);
+    peer.succeed();
+    OK
+}
+
+/// What `auto` can carry is known when it is agreed on.
+fn agreed_max(tx: &mut dyn Sender) -> usize {
+    tx.send(b"first").unwrap();
+    tx.capabilities().max_message
+}
+
+fn send_sizes(tx: &mut dyn Sender) {
+    let max = agreed_max(tx);
+    for (index, size) in tried(max).into_iter().enumerate() {
+        tx.send(&message(index as u64, size)).unwrap();
+    }
+    match tx.send(&message(0, max + 1)) {
+        Err(SendError::MessageTooLarge { len, max: said }) => {
+            assert_eq!((len, said), (max + 1, max));
+        }
+        other => panic!("one byte beyond the maximum: {other:?}"),
+    }
+    tx.send(b"last").unwrap();
+}
+
+fn receive_sizes(rx: &mut dyn Receiver) {
+    let mut got = vec![1; 99];
+    rx.recv(&mut got).unwrap();
+    assert_eq!(got, b"first");
+    let max = rx.capabilities().max_message;
+    for (index, size) in tried(max).into_iter().enumerate() {
+        rx.recv(&mut got).unwrap();
+        assert_eq!(got.len(), size);
+        assert!(
+            got == message(index as u64, size),
+            "bytes of message {index}"
+        );
+    }
+    rx.recv(&mut got).unwrap();
+    assert_eq!(got, b"last");
+}
+
+const RUN: u64 = 3000;
+
+fn run_size(index: u64, max: usize) -> usize {
+    (Random(index ^ 0xabcd).next() % 600.min(max as u64)) as usize
+}
+
+fn send_run(tx: &mut dyn Sender) {
+    for index in 0..RUN {
+        let max = tx.capabilities().max_message;
+        tx.send(&message(index, run_size(index, max.min(64))))
+            .unwrap();
+    }
+}
+
+fn receive_run(rx: &mut dyn Receiver, each: impl Fn(u64)) {
+    let mut got = Vec::new();
+    for index in 0..RUN {
+        rx.recv(&mut got).unwrap();
+        assert!(
+            got == message(index, run_size(index, 64)),
+            "message {index}"
+        );
+        each(index);
+    }
+    assert_end(rx, |end| matches!(end, RecvError::Closed));
+}
+
+fn order(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "run");
+    receive_run(&mut *rx, |_| {});
+    peer.succeed();
+    let (mut tx, peer) = child_receives(setup, "run");
+    send_run(&mut *tx);
+    drop(tx);
+    peer.succeed();
+    OK
+}
+
+fn slow_reader(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "run");
+    receive_run(&mut *rx, |index| {
+        if index % 100 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    peer.succeed();
+    OK
+}
+
+fn timeouts(setup: Setup) -> Cell {
+    let short = Duration::from_millis(20);
+    let mut got = Vec::new();
+    // An idle sender.
+    let (mut rx, mut peer) = child_sends(setup, "idle");
+    let idle = rx.try_recv(&mut got);
+    assert!(matches!(idle, Err(RecvError::Empty)), "{idle:?}");
+    let began = Instant::now();
+    let idle = rx.recv_timeout(&mut got, short);
+    assert!(matches!(idle, Err(RecvError::TimedOut)), "{idle:?}");
+    assert!(began.elapsed() >= short, "too early");
+    peer.kill();
+    drop(rx);
+    // An idle receiver: full some time, and nothing of what was accepted is lost.
+    let (mut tx, mut peer) = child_receives(setup, "later");
+    let size = tx.capabilities().max_message.min(1000);
+    let mut accepted = 0;
+    let full = loop {
+        match tx.try_send(&message(accepted, size)) {
+            Ok(()) => accepted += 1,
+            // `auto` has not agreed yet.
+            Err(SendError::Full) if accepted == 0 => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, SendError::Full), "{full:?}");
+    let began = Instant::now();
+    let full = tx.send_timeout(&message(accepted, size), short);
+    assert!(matches!(full, Err(SendError::TimedOut)), "{full:?}");
+    assert!(began.elapsed() >= short, "too early");
+    // What was refused is not received: another message follows the last accepted one.
+    // SAFETY: kill takes two integers; the child is not reaped yet.
+    unsafe { libc::kill(peer.process.0.id() as i32, libc::SIGUSR1) };
+    tx.send(format!("accepted {accepted} of {size}").as_bytes())
+        .unwrap();
+    tx.close();
+    peer.hear("COUNTED");
+    peer.succeed();
+    OK
+}
+
+fn storm(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "storm");
+    receive_run(&mut *rx, |_| {});
+    peer.succeed();
+    let (mut tx, peer) = child_receives(setup, "storm");
+    send_run(&mut *tx);
+    drop(tx);
+    peer.succeed();
+    OK
+}
+
+/// After every message the end comes, and comes again.
+fn assert_end(rx: &mut dyn Receiver, expected: impl Fn(&RecvError) -> bool) {
+    let mut got = Vec::new();
+    for _ in 0..2 {
+        let end = rx.recv(&mut got).unwrap_err();
+        assert!(expected(&end), "{end:?}");
+    }
+    let end = rx.try_recv(&mut got).unwrap_err();
+    assert!(expected(&end), "{end:?}");
+}
+
+fn receive_three(rx: &mut dyn Receiver) {
+    let mut got = Vec::new();
+    for index in 0..3 {
+        rx.recv(&mut got).unwrap();
+        assert_eq!(got, message(index, 20));
+    }
+}
+
+fn send_three(tx: &mut dyn Sender) {
+    for index in 0..3 {
+        tx.send(&message(index, 20)).unwrap();
+    }
+}
+
+fn sender_closes(setup: Setup) -> Cell {
+    let (mut rx, mut peer) = child_sends(setup, "three and close");
+    receive_three(&mut *rx);
+    peer.hear("CLOSED");
+    assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+    rx.close();
+    assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+    peer.kill();
+    OK
+}
+
+fn receiver_closes(setup: Setup) -> Cell {
+    let (mut tx, mut peer) = child_receives(setup, "three and close");
+    send_three(&mut *tx);
+    peer.hear("CLOSED");
+    let end = send_to_the_end(&mut *tx);
+    assert!(matches!(end, SendError::Closed), "{end:?}");
+    let end = tx.send(b"again").unwrap_err();
+    assert!(matches!(end, SendError::Closed), "{end:?}");
+    tx.close();
+    let end = tx.send(b"again").unwrap_err();
+    assert!(matches!(end, SendError::Closed), "{end:?}");
+    peer.kill();
+    OK
+}
+
+/// Sends until it no longer works.
+fn send_to_the_end(tx: &mut dyn Sender) -> SendError {
+    loop {
+        if let Err(error) = tx.send(b"more") {
+            return error;
+        }
+    }
+}
+
+fn sender_killed(setup: Setup) -> Cell {
+    let (mut rx, mut peer) = child_sends(setup, "three and stay");
+    receive_three(&mut *rx);
+    // Blocked while it dies.
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        peer.kill();
+        Instant::now()
+    });
+    assert_end(&mut *rx, |end| matches!(end, RecvError::PeerDied));
+    killer.join().unwrap();
+    OK
+}
+
+fn receiver_killed(setup: Setup) -> Cell {
+    let (mut tx, mut peer) = child_receives(setup, "three and stay");
+    send_three(&mut *tx);
+    peer.hear("STAYING");
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        peer.kill();
+    });
+    let end = send_to_the_end(&mut *tx);
+    killer.join().unwrap();
+    assert!(matches!(end, SendError::PeerDied), "{end:?}");
+    let end = tx.send(b"again").unwrap_err();
+    assert!(matches!(end, SendError::PeerDied), "{end:?}");
+    OK
+}
+
+/// Killed while it sends: what arrives is whole, and a prefix of what it sent.
+fn sender_killed_in_the_middle(setup: Setup) -> Cell {
+    for round in 0..5 {
+        let (mut rx, mut peer) = child_sends(setup, "endless");
+        let mut got = Vec::new();
+        let mut index = 0;
+        let killed_at = 3 + round * 7;
+        let end = loop {
+            match rx.recv(&mut got) {
+                Ok(()) => {
+                    let size = endless_size(index, rx.capabilities().max_message);
+                    assert!(got == message(index, size), "message {index}");
+                    index += 1;
+                }
+                Err(end) => break end,
+            }
+            if index == killed_at {
+                peer.kill();
+            }
+        };
+        assert!(matches!(end, RecvError::PeerDied), "{end:?}");
+        assert!(index >= killed_at);
+    }
+    OK
+}
+
+fn endless_size(index: u64, max: usize) -> usize {
+    (Random(index).next() % (max as u64).min(40_000)) as usize
+}
+
+fn many_senders(setup: Setup) -> Cell {
+    let Setup::Named(template) = setup else {
+        // One descriptor, inherited by one child: their sharing is tested with the pipe by /proc
+        // and by path.
+        return many_inherited(setup);
+    };
+    let endpoint = fresh(template);
+    let mut rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
+    let mut peers: Vec<Peer> = (0..3)
+        .map(|who| Peer::start(&endpoint, "send", &format!("mark {who}"), Stdio::null()))
+        .collect();
+    if !rx.capabilities().many_senders {
+        // The second and the third were refused, and said so.
+        let refused = peers
+            .iter_mut()
+            .map(|peer| {
+                let mut all = String::new();
+                peer.kill_and_read(&mut all);
+                usize::from(all.contains("ROLE TAKEN"))
+            })
+            .sum::<usize>();
+        assert_eq!(refused, 2);
+        drop(rx); // after them, so that somebody is left to remove the name
+        return REFUSED;
+    }
+    receive_marked(&mut *rx, 3);
+    for peer in peers {
+        peer.succeed();
+    }
+    OK
+}
+
+impl Peer {
+    fn kill_and_read(&mut self, into: &mut String) {
+        // It says how it fares before it does anything that takes long.
+        let mut line = String::new();
+        while self.says.read_line(&mut line).unwrap() > 0 {
+            into.push_str(&line);
+            if line.contains("READY") || line.contains("ROLE TAKEN") {
+                break;
+            }
+            line.clear();
+        }
+        let _ = self.process.0.kill();
+        let _ = self.process.0.wait();
+    }
+}
+
+fn many_inherited(setup: Setup) -> Cell {
+    if matches!(setup, Setup::SocketPair) {
+        let (tx, _rx) = channel::socket::pair().unwrap();
+        assert!(!tx.capabilities().many_senders);
+        return REFUSED; // there is one connection, and one end of it
+    }
+    let (tx, mut rx) = channel::pipe::pair().unwrap();
+    let fd = OwnedFd::from(tx);
+    let peers: Vec<Peer> = (0..3)
+        .map(|who| {
+            let stdin = fd.try_clone().unwrap().into();
+            Peer::start("pipe:?fd=0", "send", &format!("mark {who}"), stdin)
+        })
+        .collect();
+    drop(fd);
+    receive_marked(&mut rx, 3);
+    for peer in peers {
+        peer.succeed();
+    }
+    OK
+}
+
+const MARKS: u64 = 200;
+
+fn mark_size(index: u64, max: usize) -> usize {
+    // Some are longer than one piece, so that pieces of several senders mix.
+    let size = if index.is_multiple_of(10) { 9000 } else { 40 };
+    size.min(max - 32)
+}
+
+fn send_marks(tx: &mut dyn Sender, who: u64) {
+    for index in 0..MARKS {
+        let size = mark_size(index, tx.capabilities().max_message);
+        let mut text = format!("{who} {index} {size} ").into_bytes();
+        text.extend(message(who << 32 | index, size));
+        tx.send(&text).unwrap();
+    }
+}
+
+fn check_mark(got: &[u8], counts: &mut [u64; 3]) {
+    let mut words = got.splitn(4, |&byte| byte == b' ');
+    let mut number = || -> u64 {
+        let word = std::str::from_utf8(words.next().unwrap()).unwrap();
+        word.parse().unwrap()
+    };
+    let (who, index, size) = (number(), number(), number());
+    assert_eq!(counts[who as usize], index, "order of sender {who}");
+    counts[who as usize] += 1;
+    assert!(words.next().unwrap() == message(who << 32 | index, size as usize));
+}
+
+fn receive_marked(rx: &mut dyn Receiver, senders: usize) {
+    let mut counts = [0u64; 3];
+    let mut got = Vec::new();
+    while counts.iter().sum::<u64>() < MARKS * senders as u64 {
+        match rx.recv(&mut got) {
+            Ok(()) => check_mark(&got, &mut counts),
+            // All who had come by then have left; another may come yet.
+            Err(RecvError::Closed) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("{error:?} after {counts:?}"),
+        }
+    }
+}
+
+fn priorities(setup: Setup) -> Cell {
+    let (tx, mut peer) = child_receives(setup, "idle");
+    let priorities = tx.capabilities().priorities;
+    peer.kill();
+    drop(tx);
+    if priorities == 1 {
+        return REFUSED; // there is no way even to ask for one
+    }
+    let name = fresh("{}");
+    let mut tx = channel::mqueue::Sender::open(&name, Default::default()).unwrap();
+    let mut rx = channel::mqueue::Receiver::attach(&name).unwrap();
+    for priority in [3, 1, 2, priorities - 1, 1] {
+        tx.send_priority(&priority.to_le_bytes(), priority, channel::Patience::Now)
+            .unwrap();
+    }
+    let mut got = Vec::new();
+    for expected in [priorities - 1, 3, 2, 1, 1] {
+        let priority = rx.recv_priority(&mut got, channel::Patience::Now).unwrap();
+        assert_eq!(
+            (priority, got.as_slice()),
+            (expected, &expected.to_le_bytes()[..])
+        );
+    }
+    let beyond = tx.send_priority(b"", priorities, channel::Patience::Now);
+    assert!(matches!(beyond, Err(SendError::Os { .. })), "{beyond:?}");
+    OK
+}
+
+/// After a death, a new process takes the dead one's place.
+fn successor(setup: Setup) -> Cell {
+    let Setup::Named(template) = setup else {
+        return REFUSED; // the end went with the one who had inherited it
+    };
+    let endpoint = fresh(template);
+    let mut rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
+    for _ in 0..2 {
+        let mut peer = Peer::start(&endpoint, "send", "three and stay", Stdio::null());
+        let mut got = Vec::new();
+        for index in 0..3 {
+            // A receiver that is told of the former one's death asks again.
+            while let Err(error) = rx.recv(&mut got) {
+                assert!(matches!(error, RecvError::PeerDied), "{error:?}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(got, message(index, 20));
+        }
+        peer.kill();
+    }
+    assert_end(&mut *rx, |end| matches!(end, RecvError::PeerDied));
+    drop(rx);
+    // And a receiver's place.
+    let endpoint = fresh(template);
+    let mut tx = endpoint.parse::<Endpoint>().unwrap().sender().unwrap();
+    for round in 0..2 {
+        let mut peer = Peer::start(&endpoint, "recv", "three and stay", Stdio::null());
+        for index in 0..3 {
+            // Nor does a sender's, until it has found its way to it.
+            while let Err(error) = tx.send(&message(index, 20)) {
+                assert!(
+                    matches!(error, SendError::PeerDied) && round > 0,
+                    "{error:?}"
+                );
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        peer.hear("STAYING");
+        peer.kill();
+        let end = send_to_the_end(&mut *tx);
+        assert!(matches!(end, SendError::PeerDied), "{end:?}");
+        if tx.capabilities().keeps_messages {
+            // What was sent before the death was noticed is still there for the successor.
+            drop(tx);
+            let mut rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
+            let mut got = Vec::new();
+            while rx.recv(&mut got).is_ok() {}
+            return OK;
+        }
+    }
+    OK
+}
+
+fn duplex(setup: Setup) -> Cell {
+    let (mut tx, mut there) = child_receives(setup, "echo to the other");
+    // The way back is a second channel of the same kind, within this process and a thread: what a
+    // duplex is made of is two one-way channels, each shown above between processes.
+    tx.send(b"ping").unwrap();
+    there.hear("ECHO ping");
+    there.kill();
+    let Setup::Named(template) = setup else {
+        let (one, other) = match setup {
+            Setup::SocketPair => {
+                return duplex_of(
+                    channel::socket::pair().unwrap(),
+                    channel::socket::pair().unwrap(),
+                );
+            }
+            _ => (
+                channel::pipe::pair().unwrap(),
+                channel::pipe::pair().unwrap(),
+            ),
+        };
+        return duplex_of(one, other);
+    };
+    let pair = || {
+        let endpoint: Endpoint = fresh(template).parse().unwrap();
+        let rx = endpoint.receiver().unwrap();
+        (endpoint.sender().unwrap(), rx)
+    };
+    duplex_of(pair(), pair())
+}
+
+fn duplex_of<S: Sender + 'static, R: Receiver + 'static>(one: (S, R), other: (S, R)) -> Cell {
+    let (mut here, mut there) = channel::Duplex::pair(one, other);
+    let echo = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        while there.rx.recv(&mut got).is_ok() {
+            there.tx.send(&got).unwrap();
+        }
+        there.close();
+    });
+    let mut got = Vec::new();
+    for index in 0..100 {
+        here.tx.send(&message(index, 50)).unwrap();
+        here.rx.recv(&mut got).unwrap();
+        assert_eq!(got, message(index, 50));
+    }
+    here.tx.close();
+    assert_end(&mut here.rx, |end| matches!(end, RecvError::Closed));
+    echo.join().unwrap();
+    OK
+}
+
+fn one_processor(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "run on one processor");
+    // A thread's choice is its own, and this one ends here.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            stay_on_one_processor();
+            receive_run(&mut *rx, |_| {});
+        });
+    });
+    peer.succeed();
+    OK
+}
+
+fn stay_on_one_processor() {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(0).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).unwrap();
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// How many descriptors a program that is started sees.
+fn inherited_by_a_program() -> usize {
+    let seen = std::process::Command::new("ls")
+        .arg("/proc/self/fd")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&seen.stdout).lines().count()
+}
+
+/// No descriptor is left, and none is inherited by a program that is started meanwhile.
+fn hygiene(setup: Setup) -> Cell {
+    let before = descriptors();
+    let inherited = inherited_by_a_program();
+    let (mut rx, peer) = child_sends(setup, "three and leave");
+    receive_three(&mut *rx);
+    assert_eq!(inherited_by_a_program(), inherited);
+    peer.succeed();
+    drop(rx);
+    let (mut tx, peer) = child_receives(setup, "three and leave");
+    send_three(&mut *tx);
+    peer.succeed();
+    drop(tx);
+    assert_eq!(descriptors(), before);
+    OK
+}
+
+/// The files, sockets and queues with a name of ours; they are removed.
+fn what_is_left() -> Vec<String> {
+    let prefix = prefix();
+    let mut left = Vec::new();
+    for directory in ["/tmp", "/dev/shm"] {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains(&prefix) {
+                std::fs::remove_file(&path).unwrap();
+                left.push(path.display().to_string());
+            }
+        }
+    }
+    static SWEPT: AtomicU32 = AtomicU32::new(0);
+    let names = NAMES.load(Ordering::Relaxed);
+    for number in SWEPT.swap(names, Ordering::Relaxed)..names {
+        for queue in [
+            format!("/{prefix}{number}"),
+            format!("/ringway.{prefix}{number}.auto"),
+        ] {
+            // A queue in which messages wait for a receiver stays: here, those sent to one that was
+            // killed. Who takes the last of them and leaves removes it.
+            if let Ok(mut rx) = channel::mqueue::Receiver::attach(&queue) {
+                let mut got = Vec::new();
+                if rx.try_recv(&mut got).is_err() {
+                    left.push(queue);
+                }
+                while rx.try_recv(&mut got).is_ok() {}
+            }
+        }
+    }
+    left
+}
+
+/// The other process of all the tests above.
+#[test]
+fn child_process() {
+    let Some(task) = task() else { return };
+    let (side, rest) = task.split_once(' ').unwrap();
+    let (script, endpoint) = rest.rsplit_once(' ').unwrap();
+    let (script, endpoint) = match rest.strip_suffix(" socket on stdin") {
+        Some(script) => (script, None),
+        None => (script, Some(endpoint.parse::<Endpoint>().unwrap())),
+    };
+    let inherited = || {
+        std::os::fd::AsFd::as_fd(&std::io::stdin())
+            .try_clone_to_owned()
+            .unwrap()
+    };
+    let _dog = watchdog(100);
+    if script == "later" {
+        note_usr1();
+    }
+    if side == "send" {
+        let opened = match endpoint {
+            Some(endpoint) => endpoint.sender(),
+            None => Ok(Box::new(channel::socket::Sender::from_fd(inherited())) as Box<dyn Sender>),
+        };
+        if let Err(ringway::Error::RoleTaken { .. }) = opened {
+            return println!("\nROLE TAKEN");
+        }
+        let tx = opened.unwrap();
+        close_stdin();
+        println!("\nREADY");
+        send_script(script, tx);
+    } else {
+        let rx = match endpoint {
+            Some(endpoint) => endpoint.receiver().unwrap(),
+            None => Box::new(channel::socket::Receiver::from_fd(inherited())),
+        };
+        close_stdin();
+        println!("\nREADY");
+        receive_script(script, rx);
+    }
+}
+
+/// The channel's end has its own descriptor by now.
+fn close_stdin() {
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: two open descriptors.
+    unsafe { libc::dup2(null.as_raw_fd(), 0) };
+}
+
+fn stay() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn send_script(script: &str, mut tx: Box<dyn Sender>) {
+    match script {
+        "sizes" => send_sizes(&mut *tx),
+        "run" => send_run(&mut *tx),
+        "storm" => {
+            start_storm();
+            send_run(&mut *tx);
+        }
+        "run on one processor" => {
+            stay_on_one_processor();
+            send_run(&mut *tx);
+        }
+        "idle" => stay(),
+        "three and close" => {
+            send_three(&mut *tx);
+            tx.close();
+            println!("\nCLOSED");
+            stay();
+        }
+        "three and stay" => {
+            send_three(&mut *tx);
+            stay();
+        }
+        "three and leave" => send_three(&mut *tx),
+        "endless" => {
+            for index in 0.. {
+                let max = if index == 0 {
+                    0
+                } else {
+                    tx.capabilities().max_message
+                };
+                let size = if index == 0 {
+                    endless_first(&mut *tx)
+                } else {
+                    endless_size(index, max)
+                };
+                tx.send(&message(index, size)).unwrap();
+            }
+        }
+        mark => send_marks(
+            &mut *tx,
+            mark.strip_prefix("mark ").unwrap().parse().unwrap(),
+        ),
+    }
+}
+
+/// The size of the first message, which must be the same before and after `auto` has agreed.
+fn endless_first(tx: &mut dyn Sender) -> usize {
+    loop {
+        // Agreeing needs a send; a message that is too large is refused, and agrees first.
+        match tx.try_send(&vec![0; 17 << 20]) {
+            Err(SendError::MessageTooLarge { .. }) => {
+                return endless_size(0, tx.capabilities().max_message);
+            }
+            Err(SendError::Full) => std::thread::sleep(Duration::from_millis(1)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn receive_script(script: &str, mut rx: Box<dyn Receiver>) {
+    match script {
+        "sizes" => receive_sizes(&mut *rx),
+        "run" => receive_run(&mut *rx, |_| {}),
+        "storm" => {
+            start_storm();
+            receive_run(&mut *rx, |_| {});
+        }
+        "idle" => stay(),
+        "later" => {
+            // `auto` agrees at the first receive.
+            let mut got = Vec::new();
+            if rx.capabilities().mechanism == "auto" {
+                rx.recv(&mut got).unwrap();
+            }
+            wait_for_usr1();
+            let mut index = u64::from(!got.is_empty());
+            loop {
+                rx.recv(&mut got).unwrap();
+                if got.starts_with(b"accepted ") {
+                    break;
+                }
+                assert!(got == message(index, got.len()), "message {index}");
+                index += 1;
+            }
+            let text = String::from_utf8(got.clone()).unwrap();
+            assert!(
+                text.starts_with(&format!("accepted {index} ")),
+                "{text} but {index}"
+            );
+            assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+            println!("\nCOUNTED");
+        }
+        "three and close" => {
+            receive_three(&mut *rx);
+            rx.close();
+            println!("\nCLOSED");
+            stay();
+        }
+        "three and stay" => {
+            receive_three(&mut *rx);
+            println!("\nSTAYING");
+            stay();
+        }
+        "three and leave" => receive_three(&mut *rx),
+        "echo to the other" => {
+            let mut got = Vec::new();
+            rx.recv(&mut got).unwrap();
+            println!("\nECHO {}", String::from_utf8_lossy(&got));
+            stay();
+        }
+        other => panic!("{other}"),
+    }
+}
+
+extern "C" fn nothing(_: i32) {}
+
+/// Interrupts whatever this process does, a thousand times a second.
+fn start_storm() {
+    // SAFETY: a handler that does nothing, installed without SA_RESTART, and a timer.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+        let every = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 1000,
+        };
+        let timer = libc::itimerval {
+            it_interval: every,
+            it_value: every,
+        };
+        libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
+    }
+}
+
+fn note_usr1() {
+    // SAFETY: as in `start_storm`.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = count_usr1 as extern "C" fn(i32) as usize;
+        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
+    }
+}
+
+static USR1: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count_usr1(_: i32) {
+    USR1.store(1, Ordering::Release);
+}
+
+fn wait_for_usr1() {
+    common::until(|| USR1.load(Ordering::Acquire) == 1);
+}
