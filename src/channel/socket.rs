@@ -271,7 +271,7 @@ impl super::Sender for Sender {
                     bury(path);
                 }
             }
-            Link::Lost(false) => {
+            Link::Never | Link::Lost(false) => {
                 if let Some(path) = &self.path {
                     bury(path);
                 }
