@@ -24,6 +24,7 @@ pub mod endpoint;
 pub mod cli;
 
 pub mod pipeline;
+pub mod stage;
 
 pub use endpoint::Endpoint;
 pub use error::{Error, RecvError, SendError};

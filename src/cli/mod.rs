@@ -7,7 +7,11 @@ use clap::Parser;
 mod bench;
 mod ctl;
 mod failure;
+mod generate;
+mod map;
+mod probe;
 mod run;
+mod sink;
 mod size;
 
 pub(crate) use failure::Failure;
@@ -27,7 +31,11 @@ enum Command {
     #[command(name = bench::worker::SUBCOMMAND, hide = true)]
     BenchWorker(bench::worker::Args),
     Ctl(ctl::Args),
+    #[command(name = "gen")]
+    Generate(generate::Args),
+    Map(map::Args),
     Run(run::Args),
+    Sink(sink::Args),
 }
 
 /// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
@@ -38,7 +46,10 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Ctl(args) => ctl::main(args),
+        Command::Generate(args) => generate::main(args),
+        Command::Map(args) => map::main(args),
         Command::Run(args) => run::main(args),
+        Command::Sink(args) => sink::main(args),
     };
     result.unwrap_or_else(|failure| failure.report())
 }

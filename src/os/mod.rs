@@ -11,6 +11,7 @@ pub(crate) mod inode;
 pub(crate) mod life;
 #[cfg(feature = "cli")]
 pub(crate) mod measure;
+pub(crate) mod memory;
 pub(crate) mod mqueue;
 pub(crate) mod pipe;
 pub(crate) mod poll;

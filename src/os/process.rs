@@ -280,6 +280,14 @@ pub(crate) fn pipe(capacity: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// Takes over a descriptor that was inherited under this number; it is closed on exec from now on.
+pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD takes an integer; a number that is no descriptor fails.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) as libc::c_long })?;
+    // SAFETY: the descriptor is open. Whoever names it promises that it was handed down for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// An anonymous file in memory.
 pub(crate) fn memory_file(name: &std::ffi::CStr) -> io::Result<File> {
     // SAFETY: `name` is NUL-terminated.

@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt;
 use super::Event;
 use super::fan::{Job, order};
 use crate::Error;
+use crate::os::memory;
 use crate::os::process::{self, Child, End};
 
 /// Programs whose status 1 says "nothing found" and not "failed": over all chunks, one find is
@@ -166,7 +167,7 @@ impl Chunks {
         let read = process::read(self.job.input.as_fd(), &mut self.pending[len..]);
         self.pending.truncate(len + *read.as_ref().unwrap_or(&0));
         self.ended |= read? == 0;
-        if let Some(at) = self.pending[len..].iter().rposition(|byte| *byte == b'\n') {
+        if let Some(at) = memory::find_last(b'\n', &self.pending[len..]) {
             self.whole = len + at + 1;
         }
         Ok(())

@@ -1,0 +1,307 @@
+//! The two ends of a stage: what a program in a pipeline calls to take and to give messages.
+//!
+//! ```no_run
+//! use ringway::{RecvError, stage};
+//!
+//! let mut input = stage::input()?;
+//! let mut output = stage::output()?;
+//! loop {
+//!     match input.recv() {
+//!         Ok(message) => output.send(&message.to_ascii_uppercase())?,
+//!         Err(RecvError::Closed) => break, // the stage before has ended
+//!         Err(error) => return Err(error.into()),
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Like standard input and output, but a ring in shared memory where the neighbour is such a
+//! program too and [`pipeline`](crate::pipeline) (`ringway run`) has started both. Otherwise the
+//! messages go over standard input and output, as [`Records`](Format::Records).
+//!
+//! A stage before this one that was killed looks like one that has ended, as with a pipe: the
+//! supervisor, which knows better, reports it, and either starts a successor, in which case this
+//! side just waits, or ends the input.
+
+use std::hint::black_box;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+
+mod stream;
+
+pub use stream::Format;
+pub(crate) use stream::{Next, Reader, Writer};
+
+use crate::pipeline::STAGE_VARIABLE;
+use crate::{Error, RecvError, SendError};
+
+/// The mark in the executable of a program that calls [`input`], which refers to it: the linker
+/// keeps the section exactly when the function is kept. See `pipeline/aware.rs`.
+#[unsafe(link_section = "ringway_in")]
+static TAKES_MESSAGES: u8 = 1;
+
+/// The mark in the executable of a program that calls [`output`].
+#[unsafe(link_section = "ringway_out")]
+static GIVES_MESSAGES: u8 = 1;
+
+/// What one side of a stage is joined by, as the supervisor puts it into [`STAGE_VARIABLE`]:
+/// `in=spsc:7,out=lines`. A side that is not there has records on standard input or output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joint {
+    /// Messages on standard input or output.
+    Stream(Format),
+}
+
+impl Joint {
+    /// As it stands in the variable, for side `in` or `out`.
+    pub(crate) fn to_text(self, side: &str) -> String {
+        match self {
+            Joint::Stream(Format::Lines) => format!("{side}=lines"),
+            Joint::Stream(Format::Raw) => format!("{side}=raw"),
+            Joint::Stream(Format::Records) => format!("{side}=records"),
+        }
+    }
+
+    /// Reads the variable.
+    fn of(side: &str, variable: &str) -> Result<Joint, Error> {
+        for part in variable.split(',') {
+            let Some((name, joint)) = part.split_once('=') else {
+                continue;
+            };
+            if name != side {
+                continue;
+            }
+            return match joint {
+                "lines" => Ok(Joint::Stream(Format::Lines)),
+                "raw" => Ok(Joint::Stream(Format::Raw)),
+                "records" => Ok(Joint::Stream(Format::Records)),
+                _ => Err(Error::NotOurs {
+                    what: "description of a stage",
+                    name: STAGE_VARIABLE.into(),
+                    why: format!("{part} means nothing to this version"),
+                }),
+            };
+        }
+        Ok(Joint::Stream(Format::Records))
+    }
+
+    fn from_environment(side: &str) -> Result<Joint, Error> {
+        let variable = std::env::var(STAGE_VARIABLE).unwrap_or_default();
+        Joint::of(side, &variable)
+    }
+}
+
+/// The messages of the stage before this one.
+///
+/// # Errors
+/// When the supervisor has handed over something that this version does not understand, or when
+/// the input was taken before.
+pub fn input() -> Result<Input, Error> {
+    black_box(&TAKES_MESSAGES);
+    let from = match Joint::from_environment("in")? {
+        Joint::Stream(format) => {
+            let stdin = io::stdin().as_fd().try_clone_to_owned();
+            let stdin = stdin.map_err(|e| Error::os("dup", "standard input", e))?;
+            Source::Stream(Reader::new(stdin, format))
+        }
+    };
+    Ok(Input { from })
+}
+
+/// Where the messages for the next stage go.
+///
+/// # Errors
+/// As [`input`].
+pub fn output() -> Result<Output, Error> {
+    black_box(&GIVES_MESSAGES);
+    let to = match Joint::from_environment("out")? {
+        Joint::Stream(format) => {
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            let stdout = stdout.map_err(|e| Error::os("dup", "standard output", e))?;
+            Sink::Stream(Writer::new(stdout, format))
+        }
+    };
+    Ok(Output { to })
+}
+
+/// The input of a stage, from [`input`].
+#[derive(Debug)]
+pub struct Input {
+    from: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Stream(Reader),
+}
+
+/// A message of the stage before. From a ring it is borrowed, with no copy, and counts as taken
+/// when this is dropped: a stage that dies before leaves it to its successor.
+#[derive(Debug)]
+pub struct Message<'a>(Borrowed<'a>);
+
+#[derive(Debug)]
+enum Borrowed<'a> {
+    Bytes(&'a [u8]),
+}
+
+impl Message<'_> {
+    /// Whether a dead predecessor of this process may have worked on it.
+    pub fn redelivered(&self) -> bool {
+        match &self.0 {
+            Borrowed::Bytes(_) => false,
+        }
+    }
+}
+
+impl Deref for Message<'_> {
+    type Target = [u8];
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Borrowed::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Input {
+    /// An input that takes messages from a stream.
+    pub(crate) fn from_stream(from: OwnedFd, format: Format) -> Input {
+        Input {
+            from: Source::Stream(Reader::new(from, format)),
+        }
+    }
+
+    /// The next message; waits for it.
+    ///
+    /// # Errors
+    /// [`RecvError::Closed`] at the end: the stage before has ended, and every message was taken.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        match &mut self.from {
+            Source::Stream(reader) => match reader.next(true)? {
+                Next::Message(at) => Ok(Message(Borrowed::Bytes(reader.bytes(at)))),
+                Next::End | Next::Empty => Err(RecvError::Closed),
+            },
+        }
+    }
+
+    /// The next message, if there is one now.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`] when there is none now; as [`recv`](Input::recv) besides.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        match &mut self.from {
+            Source::Stream(reader) => match reader.next(false)? {
+                Next::Message(at) => Ok(Message(Borrowed::Bytes(reader.bytes(at)))),
+                Next::Empty => Err(RecvError::Empty),
+                Next::End => Err(RecvError::Closed),
+            },
+        }
+    }
+
+    /// Whether the messages come through a ring.
+    pub fn is_ring(&self) -> bool {
+        !matches!(self.from, Source::Stream(_))
+    }
+}
+
+/// The output of a stage, from [`output`]. Dropping it ends the output.
+#[derive(Debug)]
+pub struct Output {
+    to: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Stream(Writer),
+}
+
+impl Output {
+    /// An output that puts messages on a stream.
+    pub(crate) fn to_stream(to: OwnedFd, format: Format) -> Output {
+        Output {
+            to: Sink::Stream(Writer::new(to, format)),
+        }
+    }
+
+    /// Sends a message; waits for room.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when the next stage has ended; [`SendError::MessageTooLarge`].
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_soon(message)?;
+        self.flush()
+    }
+
+    /// Sends a message, but where it takes a system call, not before [`flush`](Output::flush) or
+    /// until a good deal has come together.
+    ///
+    /// # Errors
+    /// As [`send`](Output::send).
+    #[inline]
+    pub fn send_soon(&mut self, message: &[u8]) -> Result<(), SendError> {
+        match &mut self.to {
+            Sink::Stream(writer) => writer.push(message),
+        }
+    }
+
+    /// Sends what was put off.
+    ///
+    /// # Errors
+    /// As [`send`](Output::send).
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), SendError> {
+        match &mut self.to {
+            Sink::Stream(writer) => writer.flush(),
+        }
+    }
+
+    /// Ends the output: the next stage finds its input [`Closed`](RecvError::Closed) once it has
+    /// taken every message. Dropping does the same, but cannot tell of an error.
+    ///
+    /// # Errors
+    /// As [`send`](Output::send).
+    pub fn close(mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+
+    /// Whether the messages go through a ring.
+    pub fn is_ring(&self) -> bool {
+        !matches!(self.to, Sink::Stream(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_supervisor_writes_is_what_the_stage_reads() {
+        for joint in [
+            Joint::Stream(Format::Lines),
+            Joint::Stream(Format::Raw),
+            Joint::Stream(Format::Records),
+        ] {
+            let variable = format!(
+                "{},{}",
+                Joint::Stream(Format::Raw).to_text("in"),
+                joint.to_text("out")
+            );
+            assert_eq!(Joint::of("out", &variable).unwrap(), joint);
+            assert_eq!(
+                Joint::of("in", &variable).unwrap(),
+                Joint::Stream(Format::Raw)
+            );
+        }
+        assert_eq!(Joint::of("in", "").unwrap(), Joint::Stream(Format::Records));
+        assert_eq!(
+            Joint::of("in", "out=lines").unwrap(),
+            Joint::Stream(Format::Records)
+        );
+        assert!(Joint::of("in", "in=teleport:3").is_err());
+    }
+}

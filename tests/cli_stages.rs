@@ -1,0 +1,158 @@
+//! `ringway gen`, `map` and `sink`, in pipelines of the shell's and of our own.
+#![cfg(feature = "cli")]
+
+use std::process::{Command, Output};
+
+mod common;
+
+use common::watchdog;
+
+const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
+
+/// Runs a script in which `$R` is the program.
+fn shell(script: &str) -> Output {
+    Command::new("sh")
+        .args(["-c", script])
+        .env("R", RINGWAY)
+        .output()
+        .unwrap()
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(RINGWAY)
+        .arg("run")
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn report(output: &Output) -> serde_json::Value {
+    let error = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}: {error}"))
+}
+
+#[test]
+fn every_message_is_accounted_for_through_the_shells_pipes() {
+    let _dog = watchdog(60);
+    for size in [8, 23, 24, 64, 1000, 100_000] {
+        let out = shell(&format!(
+            "$R gen --count 3000 --size {size} | $R map | $R sink --json"
+        ));
+        assert!(out.status.success(), "{out:?}");
+        let report = report(&out);
+        assert_eq!(report["messages"], 3000);
+        assert_eq!(report["announced"], 3000);
+        assert_eq!(report["bytes"], 3000 * size);
+        assert_eq!(report["checked"], true);
+        assert_eq!(
+            (&report["lost"], &report["doubled"], &report["damaged"]),
+            (&0.into(), &0.into(), &0.into())
+        );
+        assert_eq!(
+            report["latency_ns"]["samples"].as_u64().unwrap() > 0,
+            size >= 24
+        );
+    }
+}
+
+#[test]
+fn every_message_is_accounted_for_in_a_pipeline() {
+    let _dog = watchdog(60);
+    for middle in [
+        &["ringway map"][..],
+        &[],
+        &["cat"],
+        &["ringway map", "cat", "ringway map"],
+    ] {
+        let stages: Vec<&str> = ["ringway gen --count 20000"]
+            .iter()
+            .chain(middle)
+            .chain(&["ringway sink --json"])
+            .copied()
+            .collect();
+        let out = run(&stages);
+        assert!(out.status.success(), "{stages:?}: {out:?}");
+        let report = report(&out);
+        assert_eq!(report["messages"], 20000, "{stages:?}");
+        assert_eq!(report["lost"], 0, "{stages:?}");
+        assert_eq!(report["damaged"], 0, "{stages:?}");
+    }
+}
+
+#[test]
+fn what_is_lost_doubled_or_damaged_is_found() {
+    let _dog = watchdog(60);
+    // Records of 68 bytes: length and message.
+    let make = "$R gen --count 100 --size 64";
+    let cases = [
+        ("dd bs=68 skip=1 status=none", 1, 0, 0),
+        ("dd bs=68 count=99 iflag=fullblock status=none", 0, 0, 0),
+        ("{ cat; $R gen --count 1 --size 64; }", 0, 1, 0),
+        (
+            "{ head -c 700; printf x; head -c 1 >/dev/null; cat; }",
+            0,
+            0,
+            1,
+        ),
+    ];
+    for (harm, lost, doubled, damaged) in cases {
+        let out = shell(
+            &format!("{make} > $T; {{ {harm}; }} < $T | $R sink --json")
+                .replace("$T", &temporary()),
+        );
+        let found = report(&out);
+        assert_eq!(found["doubled"], doubled, "{harm}");
+        assert_eq!(found["damaged"], damaged, "{harm}");
+        // A damaged message cannot say which one it was, and so is lost too.
+        assert_eq!(found["lost"], lost + damaged, "{harm}");
+        assert_eq!(
+            out.status.success(),
+            lost + doubled + damaged == 0,
+            "{harm}"
+        );
+    }
+    std::fs::remove_file(temporary()).unwrap();
+}
+
+fn temporary() -> String {
+    let name = format!("ringway-test-{}", std::process::id());
+    std::env::temp_dir().join(name).display().to_string()
+}
+
+#[test]
+fn lines_of_a_file_are_messages() {
+    let _dog = watchdog(60);
+    let out = shell("seq 1 1000 | $R gen --from - | $R map --count 500 | $R sink");
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(
+        text.starts_with("received   500 messages, 1.39 kB in "),
+        "{text}"
+    );
+    assert!(text.contains("not checked"), "{text}");
+    let missing = shell("$R gen --from /nonexistent");
+    assert_eq!(missing.status.code(), Some(1));
+    let line = String::from_utf8(missing.stderr).unwrap();
+    assert!(line.starts_with("ringway: /nonexistent: "), "{line}");
+}
+
+#[test]
+fn a_rate_is_kept_and_latencies_are_told() {
+    let _dog = watchdog(60);
+    let out = shell("$R gen --count 2000 --rate 10000 | $R sink --json");
+    let report = report(&out);
+    // Message 1,999 is due 199.9 ms after the first: it cannot have come earlier.
+    assert!(report["seconds"].as_f64().unwrap() > 0.19, "{report}");
+    assert_eq!(report["latency_ns"]["samples"], 2000);
+}
+
+#[test]
+fn a_source_whose_reader_has_gone_ends_quietly() {
+    let _dog = watchdog(60);
+    let out = run(&["ringway gen", "head -c 100", "wc -c"]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "100\n");
+    assert_eq!(out.status.code(), Some(141));
+    assert_eq!(
+        String::from_utf8_lossy(&out.stderr),
+        "ringway: stage 1 (ringway gen): broken pipe: the next stage ended before it had read everything\n"
+    );
+}
