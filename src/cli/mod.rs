@@ -10,7 +10,10 @@ mod failure;
 mod generate;
 mod map;
 mod probe;
+mod progress;
+mod recv;
 mod run;
+mod send;
 mod sink;
 mod size;
 
@@ -34,7 +37,9 @@ enum Command {
     #[command(name = "gen")]
     Generate(generate::Args),
     Map(map::Args),
+    Recv(recv::Args),
     Run(run::Args),
+    Send(send::Args),
     Sink(sink::Args),
 }
 
@@ -48,7 +53,9 @@ pub fn main() -> ExitCode {
         Command::Ctl(args) => ctl::main(args),
         Command::Generate(args) => generate::main(args),
         Command::Map(args) => map::main(args),
+        Command::Recv(args) => recv::main(args),
         Command::Run(args) => run::main(args),
+        Command::Send(args) => send::main(args),
         Command::Sink(args) => sink::main(args),
     };
     result.unwrap_or_else(|failure| failure.report())

@@ -1,5 +1,6 @@
 //! `ringway run`: a pipeline of processes, supervised.
 
+use std::fmt::Display;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,9 +9,10 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches};
 
 use super::Failure;
+use crate::control::{Command, Server};
 use crate::os::clock::Deadline;
 use crate::os::process::{self, Signals};
-use crate::pipeline::{Aware, Outcome, Pipeline, Running, Stage};
+use crate::pipeline::{Aware, Pipeline, Running, Stage};
 
 /// Run a pipeline of programs, joined by rings where they can and by pipes where not
 ///
@@ -51,6 +53,13 @@ struct Options {
     /// The size of a chunk for -j, such as 256K or 1M
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = super::size)]
     block: usize,
+
+    /// Take commands under this name: `ringway ctl NAME stats`
+    ///
+    /// ping, stats, pause, resume, drain, stop, restart STAGE, set quiet true|false, set grace
+    /// SECONDS (between being told to stop and being killed).
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 
     /// Print nothing about stages that fail or are replaced
     #[arg(short, long)]
@@ -144,6 +153,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         process::SIGHUP,
         process::SIGUSR1,
     ])?;
+    let control = options.name.as_deref().map(Server::bind).transpose()?;
     process::adopt_orphans();
     let running = Pipeline::new(stages)
         .tool("ringway", this_program(), sides)
@@ -152,65 +162,144 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         .block(options.block)
         .start()
         .map_err(|failure| Failure::with_status(&failure, failure.reason.status()))?;
-    supervise(running, &signals, options.quiet)
+    let supervisor = Supervisor {
+        running,
+        control,
+        quiet: options.quiet,
+        asked: (0, 0),
+        kill_at: Deadline::NEVER,
+        grace: GRACE,
+    };
+    supervisor.run(&signals)
 }
 
-/// Sees the pipeline to its end, and heeds the signals meanwhile.
-fn supervise(mut running: Running, signals: &Signals, quiet: bool) -> Result<ExitCode, Failure> {
-    let say = |line: &dyn std::fmt::Display| {
-        if !quiet {
+/// What the supervisor does besides watching the stages.
+struct Supervisor {
+    running: Running,
+    /// Where commands from outside arrive, if the pipeline has a name.
+    control: Option<Server>,
+    quiet: bool,
+    /// The signal that last asked for the end, and how often one did.
+    asked: (i32, u32),
+    /// Told to stop, the stages get some time to do so.
+    kill_at: Deadline,
+    grace: Duration,
+}
+
+impl Supervisor {
+    fn say(&self, line: &dyn Display) {
+        if !self.quiet {
             eprintln!("ringway: {line}");
         }
-    };
-    // Once told to stop, the stages get some time to do so.
-    let mut kill_at = Deadline::NEVER;
-    // The signal that asked for the end, and how often one did.
-    let mut asked = (0, 0);
-    while !running.is_finished() {
-        let ready = running.step(&[signals.as_fd()], kill_at.left())?;
-        if kill_at.passed() {
-            kill_at = Deadline::NEVER;
-            running.kill();
+    }
+
+    /// Sees the pipeline to its end, and heeds signals and commands meanwhile.
+    fn run(mut self, signals: &Signals) -> Result<ExitCode, Failure> {
+        while !self.running.is_finished() {
+            let mut others = vec![signals.as_fd()];
+            others.extend(self.control.as_ref().map(AsFd::as_fd));
+            let ready = self.running.step(&others, self.kill_at.left())?;
+            self.running
+                .events()
+                .iter()
+                .for_each(|event| self.say(event));
+            if self.kill_at.passed() {
+                self.kill_at = Deadline::NEVER;
+                self.running.kill();
+            }
+            while ready[0]
+                && let Some(signal) = signals.next()
+            {
+                self.heed(signal);
+            }
+            while ready.get(1) == Some(&true)
+                && let Some(request) = self.control.as_mut().and_then(Server::next)
+            {
+                let answer = self.obey(request.command());
+                request.reply(answer.as_deref().map_err(String::as_str));
+            }
         }
-        running.events().iter().for_each(|event| say(event));
-        if !ready[0] {
-            continue;
+        self.running
+            .events()
+            .iter()
+            .for_each(|event| self.say(event));
+        let outcome = self.running.outcome();
+        if outcome.cause().is_some() {
+            self.say(outcome);
         }
-        while let Some(signal) = signals.next() {
-            let name = process::signal_name(signal);
-            match signal {
-                process::SIGHUP => say(&format_args!("{name}: there is nothing to reload")),
-                process::SIGUSR1 => say(&running.statistics()),
-                _ => {
-                    asked = (signal, asked.1 + 1);
-                    match asked.1 {
-                        1 => {
-                            say(&format_args!("{name}: draining; once more stops at once"));
-                            running.drain();
-                        }
-                        2 => {
-                            say(&format_args!("{name}: stopping; once more kills"));
-                            running.stop();
-                            kill_at = Deadline::after(GRACE);
-                        }
-                        _ => running.kill(),
+        if self.asked.1 > 0 {
+            // What the stages left running would outlive what was asked for.
+            process::kill_descendants();
+        }
+        let status = match outcome.status() {
+            0 if self.asked.0 > 0 => (128 + self.asked.0) as u8,
+            status => status,
+        };
+        Ok(ExitCode::from(status))
+    }
+
+    fn heed(&mut self, signal: i32) {
+        let name = process::signal_name(signal);
+        match signal {
+            process::SIGHUP => self.say(&format_args!("{name}: there is nothing to reload")),
+            process::SIGUSR1 => self.say(&self.running.statistics()),
+            _ => {
+                self.asked = (signal, self.asked.1 + 1);
+                match self.asked.1 {
+                    1 => {
+                        self.say(&format_args!("{name}: draining; once more stops at once"));
+                        self.running.drain();
                     }
+                    2 => {
+                        self.say(&format_args!("{name}: stopping; once more kills"));
+                        self.stop();
+                    }
+                    _ => self.running.kill(),
                 }
             }
         }
     }
-    running.events().iter().for_each(|event| say(event));
-    let outcome: &Outcome = running.outcome();
-    if outcome.cause().is_some() {
-        say(outcome);
+
+    fn stop(&mut self) {
+        self.running.stop();
+        self.kill_at = Deadline::after(self.grace);
     }
-    if asked.1 > 0 {
-        // What the stages left running would outlive what was asked for.
-        process::kill_descendants();
+
+    /// Carries out a command from outside. The end that it brings is no failure of the pipeline's.
+    fn obey(&mut self, command: &Command) -> Result<String, String> {
+        match command {
+            Command::Ping => return Ok("pong".into()),
+            Command::Stats => return Ok(self.running.statistics()),
+            Command::Pause => self.running.pause(),
+            Command::Resume => self.running.resume(),
+            Command::Drain => {
+                self.asked.1 = self.asked.1.max(1);
+                self.running.drain();
+            }
+            Command::Stop => {
+                self.asked.1 = self.asked.1.max(2);
+                self.stop();
+            }
+            Command::Restart(stage) => self.running.restart(stage)?,
+            Command::Set { key, value } => self.set(key, value)?,
+        }
+        Ok(format!("{command}: done"))
     }
-    let status = match outcome.status() {
-        0 if asked.1 > 0 => (128 + asked.0) as u8,
-        status => status,
-    };
-    Ok(ExitCode::from(status))
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "quiet" => {
+                self.quiet = value
+                    .parse()
+                    .map_err(|_| "set quiet true, or false".to_owned())?;
+            }
+            "grace" => {
+                let seconds = value.parse().ok();
+                let grace = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                self.grace = grace.ok_or("set grace to a number of seconds")?;
+            }
+            _ => return Err(format!("{key}: no such setting; there are: quiet, grace")),
+        }
+        Ok(())
+    }
 }

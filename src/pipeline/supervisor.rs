@@ -348,6 +348,36 @@ impl Running {
         }
     }
 
+    /// Replaces the process of a stage, named by its number from 1 or by its program: its messages
+    /// go to a successor.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    pub(crate) fn restart(&mut self, stage: &str) -> Result<(), String> {
+        let index = match stage.parse::<usize>() {
+            Ok(number) => number
+                .checked_sub(1)
+                .filter(|index| *index < self.stages.len()),
+            Err(_) => self
+                .stages
+                .iter()
+                .position(|started| started.text.split(' ').next() == Some(stage)),
+        };
+        let index = index.ok_or_else(|| {
+            format!(
+                "{stage}: no such stage; there are stages 1 to {}",
+                self.stages.len()
+            )
+        })?;
+        match &self.stages[index].work {
+            Work::Ended => Err(format!("stage {} has ended", index + 1)),
+            Work::Process(_) | Work::Fan(_) => Err(format!(
+                "stage {} does not take messages from a ring: what it has read would be lost",
+                index + 1
+            )),
+        }
+    }
+
     /// Stops the clock for every stage until [`resume`](Running::resume): nothing is lost.
     pub fn pause(&mut self) {
         if !std::mem::replace(&mut self.paused, true) {
