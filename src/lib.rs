@@ -12,12 +12,18 @@ compile_error!("Ringway needs a 64-bit target: its cursors are 64-bit atomics");
 pub(crate) mod primitive;
 
 mod error;
+mod layout;
+mod mapping;
 pub(crate) mod os;
+mod participant;
 pub(crate) mod ring;
+mod sleeper;
+pub mod wait;
 
 pub mod channel;
 pub mod control;
 pub mod endpoint;
+pub mod mpmc;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -8,6 +8,20 @@ pub(crate) use core::hint::spin_loop;
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use crossbeam_utils::CachePadded;
 
+/// A full fence, like `fence(SeqCst)`. On x86-64 by a locked instruction on the stack, which takes less
+/// than half the time of the `mfence` that the compiler would choose.
+#[inline(always)]
+pub(crate) fn full_fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: changes nothing: a locked "or" of the word on top of the stack with zero. Not `nomem`, so
+    // the compiler moves no access across it either.
+    unsafe {
+        core::arch::asm!("lock or dword ptr [rsp], 0", options(nostack))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    fence(Ordering::SeqCst);
+}
+
 /// Bytes of a cache line, the unit in which memory moves between processors. Smaller under loom.
 pub(crate) const LINE: u64 = 64;
 
@@ -183,5 +197,16 @@ impl<'a> Slots<'a> {
     pub(crate) fn payload(&self, ticket: u64) -> *mut u8 {
         // SAFETY: a slot is longer than its header.
         unsafe { self.slot(ticket).add(Self::PAYLOAD as usize) }
+    }
+
+    /// Copies `bytes` into the payload of the slot of `ticket`.
+    ///
+    /// # Safety
+    /// `bytes` is no longer than the payload, and nobody else who keeps the protocol accesses the
+    /// payload now: the slot is the caller's.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in(&self, ticket: u64, bytes: &[u8]) {
+        // SAFETY: fits (caller); `bytes` is not in this slot, which is the caller's to write.
+        unsafe { copy_bytes(bytes.as_ptr(), self.payload(ticket), bytes.len()) }
     }
 }

@@ -8,6 +8,10 @@
 pub use loom::hint::spin_loop;
 pub use loom::sync::atomic::{Ordering, fence};
 
+pub fn full_fence() {
+    fence(Ordering::SeqCst);
+}
+
 macro_rules! atomic {
     ($name:ident, $value:ty) => {
         pub struct $name {

@@ -5,6 +5,7 @@
 #[cfg(feature = "cli")]
 pub(crate) mod bare;
 pub(crate) mod clock;
+pub(crate) mod eventfd;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod inode;
@@ -17,6 +18,7 @@ pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod rtsignal;
+pub(crate) mod semaphore;
 pub(crate) mod shm;
 pub(crate) mod socket;
 
@@ -26,6 +28,12 @@ pub(crate) use libc::{
 };
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use clock::Deadline;
+
+/// What a wait that ran out of time fails with.
+pub(crate) const TIMED_OUT: i32 = libc::ETIMEDOUT;
 
 /// Turns the -1 of a system call into the error it stands for.
 pub(crate) fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -70,4 +78,34 @@ pub(crate) fn directory() -> std::path::PathBuf {
     std::env::var_os("RINGWAY_DIR")
         .filter(|dir| !dir.is_empty())
         .map_or_else(|| "/tmp".into(), Into::into)
+}
+
+/// Sleeps until `fd` is readable (or hung up, or in error); false when `deadline` passed first.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
+    wait_ready(fd, libc::POLLIN, deadline)
+}
+
+/// Sleeps until `fd` is ready for `events`; false when `deadline` passed first.
+pub(crate) fn wait_ready(
+    fd: BorrowedFd<'_>,
+    events: libc::c_short,
+    deadline: Deadline,
+) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    retry(|| {
+        let left = deadline.left().map(|left| libc::timespec {
+            tv_sec: left.as_secs() as libc::time_t,
+            tv_nsec: left.subsec_nanos() as libc::c_long,
+        });
+        let left = left
+            .as_ref()
+            .map_or(core::ptr::null(), |left| left as *const libc::timespec);
+        // SAFETY: one initialised pollfd; `left` is null or a valid time; no signal mask.
+        unsafe { libc::ppoll(&mut poll, 1, left, core::ptr::null()) as libc::c_long }
+    })
+    .map(|ready| ready > 0)
 }

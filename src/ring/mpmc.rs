@@ -119,8 +119,12 @@ pub(crate) struct Cursors {
     /// | h → h + n | a consumer, its intent written | release: the intent |
     /// | h → h + 1 | whoever steps over a poisoned slot | release |
     head: CachePadded<AtomicU64>,
-    /// Grows whenever somebody has seen a message of a dead reader: consumers look for it then.
+    /// What a consumer should know, on a line that hardly ever changes: grows whenever somebody has
+    /// seen a message of a dead reader, and has [`CLOSED`] once the ring is closed (which `tail`
+    /// decides; here it saves consumers looking at the producers' line).
     alarm: CachePadded<AtomicU64>,
+    /// Records below this have been used; only grows.
+    used: CachePadded<AtomicU64>,
 }
 
 impl Cursors {
@@ -129,6 +133,7 @@ impl Cursors {
             tail: CachePadded::new(AtomicU64::new(0)),
             head: CachePadded::new(AtomicU64::new(0)),
             alarm: CachePadded::new(AtomicU64::new(0)),
+            used: CachePadded::new(AtomicU64::new(0)),
         }
     }
 }
@@ -450,6 +455,14 @@ impl<'a> Queue<'a> {
     pub(crate) fn close(&self) {
         // RELAXED: it orders nothing; its place among the claims is its place in `tail`'s order.
         self.cursors.tail.fetch_or(CLOSED, Ordering::Relaxed);
+        // RELEASE: SYNC: closed, then told
+        self.cursors.alarm.fetch_or(CLOSED, Ordering::Release);
+    }
+
+    /// Whether an alarm says that the ring may be closed: a hint to ask [`Queue::is_drained`].
+    #[inline(always)]
+    pub(crate) fn tells_of_closing(alarm: u64) -> bool {
+        alarm & CLOSED != 0
     }
 
     /// Whether nothing can be sent any more.
@@ -461,6 +474,20 @@ impl<'a> Queue<'a> {
     pub(crate) fn is_drained(&self) -> bool {
         let tail = self.cursors.tail.load(Ordering::Relaxed);
         tail >= LIMIT && self.cursors.head.load(Ordering::Relaxed) >= tail & !CLOSED
+    }
+
+    /// Whether a consumer that found nothing should look again before it sleeps.
+    pub(crate) fn may_read(&self) -> bool {
+        let head = self.cursors.head.load(Ordering::Relaxed);
+        let word = self.slots.sequence(head).load(Ordering::Acquire);
+        lead(word, ready(head)) >= 0 || self.is_drained()
+    }
+
+    /// Whether a producer that found no room should look again before it sleeps.
+    pub(crate) fn may_write(&self) -> bool {
+        let tail = self.cursors.tail.load(Ordering::Relaxed);
+        let word = self.slots.sequence(tail).load(Ordering::Acquire);
+        tail >= LIMIT || lead(word, tail) >= 0
     }
 
     /// How many tickets are claimed and not yet taken.
@@ -479,8 +506,9 @@ impl<'a> Queue<'a> {
     /// What the alarm shows: when it has changed, [`Queue::adopt`] may find something.
     #[inline(always)]
     pub(crate) fn alarm(&self) -> u64 {
-        // RELAXED: a hint to look; looking acquires what it needs.
-        self.cursors.alarm.load(Ordering::Relaxed)
+        // ACQUIRE: of a closed ring the closed tail is seen; for messages of the dead it is a hint to
+        // look, and looking acquires what it needs. SYNC: closed, then told
+        self.cursors.alarm.load(Ordering::Acquire)
     }
 
     /// Has every consumer look for messages of dead readers.
@@ -522,6 +550,31 @@ impl<'a> Queue<'a> {
         tail & !CLOSED > ticket
     }
 
+    /// The records that were ever used. To be called after the cursor was acquired: whoever claimed
+    /// up to there is among them.
+    fn records(&self) -> &'a [Intents] {
+        // RELAXED: raised before the claims that the acquired cursor shows.
+        let used = self.cursors.used.load(Ordering::Relaxed);
+        &self.intents[..(used as usize).min(self.intents.len())]
+    }
+
+    /// Record `index` is going to be used: repairers have to look at it from now on.
+    pub(crate) fn admit(&self, index: usize) {
+        let used = index as u64 + 1;
+        let mut now = self.cursors.used.load(Ordering::Relaxed);
+        while now < used {
+            // RELAXED: the claim that follows releases it. SYNC: intent before its claim
+            let result =
+                self.cursors
+                    .used
+                    .compare_exchange(now, used, Ordering::Relaxed, Ordering::Relaxed);
+            match result {
+                Ok(_) => return,
+                Err(other) => now = other,
+            }
+        }
+    }
+
     /// Whether somebody names `ticket` and all who do are dead; `None` if nobody names it.
     fn claimant_is_dead(
         &self,
@@ -530,7 +583,7 @@ impl<'a> Queue<'a> {
         is_dead: &impl Fn(usize) -> bool,
     ) -> Option<bool> {
         let mut named = None;
-        for (index, intents) in self.intents.iter().enumerate() {
+        for (index, intents) in self.records().iter().enumerate() {
             // ACQUIRE: if the claimant's intent is another by now, its slot is seen to have moved on.
             // SYNC: intent overwritten after the slot moved on
             if Run::from_word(word_of(intents).load(Ordering::Acquire)).contains(ticket) {
@@ -599,7 +652,7 @@ impl<'a> Queue<'a> {
         is_dead: &impl Fn(usize) -> bool,
         mut f: impl FnMut(u64, u64) -> Option<T>,
     ) -> Option<T> {
-        for intents in self.intents {
+        for intents in self.records() {
             // A joiner writes `legacy` before it clears `read`: read in the other order.
             for (word, heir) in [(&intents.read, false), (&intents.legacy, true)] {
                 // ACQUIRE: SYNC: read moved to legacy
@@ -623,10 +676,14 @@ impl<'a> Queue<'a> {
     }
 
     /// Takes a message of a dead reader, for the participant of record `me`, which must not hold
-    /// another. It is released like any other.
+    /// another. It is released like any other. (With policy drop, frees the slots of all of them.)
     #[cold]
     pub(crate) fn adopt(&self, me: usize, is_dead: impl Fn(usize) -> bool) -> Option<u64> {
         self.find_orphan(&is_dead, |ticket, word| {
+            if self.on_death == OnDeath::Drop {
+                self.try_own(ticket, word, self.next_lap(ticket));
+                return None;
+            }
             let round = adoption(word, ticket).map_or(0, |(_, round)| round + 1);
             self.try_own(ticket, word, adopted(me as u64, round, ticket))
                 .then_some(ticket)
@@ -691,6 +748,7 @@ impl<'a> Queue<'a> {
     /// be called while `is_dead(me)` is true for everybody. False when the record cannot be used for
     /// now, because somebody alive may still name the same tickets, or it would forget messages.
     pub(crate) fn settle(&self, me: usize, is_dead: impl Fn(usize) -> bool) -> bool {
+        self.admit(me);
         let capacity = self.slots.capacity();
         let intents = &self.intents[me];
         // An old name may only go when nothing waits for it. If two joiners cleared for each other,
@@ -748,7 +806,7 @@ impl<'a> Queue<'a> {
 
     /// Messages that the dead owner of record `me` had adopted become nobody's.
     fn disown(&self, me: usize) {
-        for intents in self.intents {
+        for intents in self.records() {
             for word in [&intents.read, &intents.legacy] {
                 let run = Run::from_word(word.load(Ordering::Acquire));
                 for ticket in run.tickets(self.slots.capacity()) {

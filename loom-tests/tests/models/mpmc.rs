@@ -20,13 +20,15 @@ struct Ring {
 
 impl Ring {
     fn new(participants: usize, on_death: OnDeath) -> Arc<Ring> {
-        Arc::new(Ring {
+        let ring = Arc::new(Ring {
             cursors: Cursors::new(),
             intents: (0..participants).map(|_| Intents::new()).collect(),
             slots: (0..2).map(Slot::new).collect(),
             dead: (0..participants).map(|_| AtomicBool::new(false)).collect(),
             on_death,
-        })
+        });
+        (0..participants).for_each(|index| ring.queue().admit(index));
+        ring
     }
 
     fn queue(&self) -> Queue<'_> {

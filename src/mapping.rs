@@ -1,0 +1,470 @@
+//! A ring's memory: created whole or not at all, attached only when it is what it says, named, and
+//! its name taken away again.
+//!
+//! # Who unlinks a name
+//!
+//! Everyone attached holds a shared lock on one byte of the file. The last one to leave takes the
+//! name away if nothing undelivered is left behind; if there is, the name stays for a consumer to
+//! come. A name all of whose owners are dead is *abandoned*: `attach` takes it up where they left
+//! it, `create` replaces it.
+//!
+//! # How a name appears
+//!
+//! The file is made without a name, filled in, and then linked to its name in one step. So an
+//! attacher sees a whole ring or none, and a creator killed half-way leaves nothing at all.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::error::Error;
+use crate::layout::{self, Header, Kind};
+use crate::os;
+use crate::os::life::LockFile;
+
+/// Where named rings live.
+const SHM: &str = "/dev/shm";
+/// What the names of our files begin with.
+pub(crate) const PREFIX: &str = "ringway.";
+/// The longest name.
+const NAME_MAX: usize = 200;
+/// How often an attacher looks again at a name that is just being replaced.
+const REPLACING: u32 = 10_000;
+
+/// Where a ring's file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nowhere: an anonymous memory file.
+    Anonymous,
+    /// Under a path.
+    Path(PathBuf),
+}
+
+impl Place {
+    /// The place a name stands for: with a slash a plain file, without one in `/dev/shm`.
+    pub(crate) fn of(name: &str) -> Result<Place, Error> {
+        let refuse = |why: &str| Error::Config {
+            what: "name",
+            value: format!("{name:?}"),
+            why: why.into(),
+            remedy: "use letters, digits, '.', '-' and '_', or the path of a file".into(),
+        };
+        if name.is_empty() {
+            return Err(refuse("it is empty"));
+        }
+        if name.contains('\0') {
+            return Err(refuse("it holds a NUL byte"));
+        }
+        if name.contains('/') {
+            return Ok(Place::Path(name.into()));
+        }
+        if name.len() > NAME_MAX {
+            return Err(refuse("it is longer than 200 bytes"));
+        }
+        Ok(Place::Path(Path::new(SHM).join(format!("{PREFIX}{name}"))))
+    }
+}
+
+/// How to make the memory of a ring.
+#[derive(Clone, Debug)]
+pub(crate) struct Making {
+    /// Permission bits of the file.
+    pub(crate) mode: u32,
+    /// Whether to ask for huge pages.
+    pub(crate) huge: bool,
+}
+
+/// The memory of a ring, mapped.
+pub(crate) struct Mapping {
+    /// For messages.
+    name: String,
+    file: File,
+    map: MmapRaw,
+    header: Header,
+    presence: LockFile,
+    place: Place,
+    writable: bool,
+    /// Whether huge pages were asked for and could not be had.
+    huge_refused: Option<io::Error>,
+}
+
+impl Mapping {
+    /// Makes the memory for a ring that `header` describes, has `fill` put the ring's words in it,
+    /// and only then gives it its name.
+    pub(crate) fn create(
+        name: &str,
+        place: Place,
+        header: Header,
+        making: &Making,
+        fill: impl Fn(&Mapping) -> Result<(), Error>,
+    ) -> Result<Mapping, Error> {
+        loop {
+            let (file, header, huge_refused) = make_file(name, &place, header, making)?;
+            let mapping = Mapping::map(name, place.clone(), file, header, true, huge_refused)?;
+            fill(&mapping)?;
+            let bytes = header.to_bytes();
+            // SAFETY: the mapping is longer than a header, and nobody else has it yet.
+            unsafe {
+                mapping
+                    .at(0)
+                    .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+            };
+            match &mapping.place {
+                Place::Anonymous => {
+                    os::shm::seal(&mapping.file).map_err(|e| Error::os("seal", name, e))?;
+                    return Ok(mapping);
+                }
+                Place::Path(path) => match os::shm::link(&mapping.file, path) {
+                    Ok(()) => return Ok(mapping),
+                    Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                        remove_abandoned(name, path, header.kind)?;
+                    }
+                    Err(error) => return Err(Error::os("linkat", name, error)),
+                },
+            }
+        }
+    }
+
+    /// Attaches to the ring under `name`.
+    pub(crate) fn attach(
+        name: &str,
+        place: Place,
+        kind: Kind,
+        writable: bool,
+    ) -> Result<Mapping, Error> {
+        let Place::Path(path) = &place else {
+            unreachable!("only paths are attached to by name")
+        };
+        for _ in 0..REPLACING {
+            let file = open(name, path, kind.name(), writable)?;
+            let header = read_header(name, &file, kind)?;
+            match Mapping::map(name, place.clone(), file, header, writable, None) {
+                Ok(mapping) if os::shm::is_named(&mapping.file, path) => return Ok(mapping),
+                // It was replaced between our opening it and our lock on it.
+                Ok(_) => {}
+                Err(Error::Os { op: "presence", .. }) => {}
+                Err(error) => return Err(error),
+            }
+            os::yield_now();
+        }
+        Err(Error::NotFound {
+            what: kind.name(),
+            name: name.into(),
+        })
+    }
+
+    /// Attaches to the ring in an open file.
+    pub(crate) fn from_fd(fd: OwnedFd, kind: Kind) -> Result<Mapping, Error> {
+        let name = "(descriptor)";
+        let file = File::from(fd);
+        let header = read_header(name, &file, kind)?;
+        let nameless = file.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        if nameless && os::shm::is_sealed(&file) != Some(true) {
+            return Err(Error::NotOurs {
+                what: kind.name(),
+                name: name.into(),
+                why: "its memory is not sealed, so its sender could take it away".into(),
+            });
+        }
+        Mapping::map(name, Place::Anonymous, file, header, true, None)
+    }
+
+    fn map(
+        name: &str,
+        place: Place,
+        file: File,
+        header: Header,
+        writable: bool,
+        huge_refused: Option<io::Error>,
+    ) -> Result<Mapping, Error> {
+        let fail = |op, error| Error::os(op, name, error);
+        let presence = LockFile::reopen(file.as_fd(), writable).map_err(|e| fail("open", e))?;
+        if !presence
+            .try_lock(layout::PRESENCE, false)
+            .map_err(|e| fail("fcntl", e))?
+        {
+            // Only someone who is replacing the name holds it exclusively.
+            let source = io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err(Error::Os {
+                op: "presence",
+                name: name.into(),
+                source,
+            });
+        }
+        let mut options = MmapOptions::new();
+        options.len(header.total() as usize).populate();
+        let map = if writable {
+            options.map_raw(&file)
+        } else {
+            options.map_raw_read_only(&file)
+        };
+        let map = map.map_err(|error| fail("mmap", error))?;
+        let name = name.to_owned();
+        Ok(Mapping {
+            name,
+            file,
+            map,
+            header,
+            presence,
+            place,
+            writable,
+            huge_refused,
+        })
+    }
+
+    /// What the ring is; private memory, checked once.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Its name, for messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address of the byte at `offset`.
+    ///
+    /// # Panics
+    /// If the offset is outside: offsets come from the checked header.
+    pub(crate) fn at(&self, offset: u64) -> *mut u8 {
+        assert!(offset < self.map.len() as u64);
+        // SAFETY: inside the mapping, checked above.
+        unsafe { self.map.as_mut_ptr().add(offset as usize) }
+    }
+
+    /// Whether it is mapped for writing.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Why there are no huge pages although they were asked for.
+    pub(crate) fn huge_refused(&self) -> Option<&io::Error> {
+        self.huge_refused.as_ref()
+    }
+
+    /// A file description of one's own, for locks.
+    pub(crate) fn lock_file(&self) -> Result<LockFile, Error> {
+        LockFile::reopen(self.file.as_fd(), self.writable)
+            .map_err(|error| Error::os("open", &self.name, error))
+    }
+
+    /// Takes the name away now, whoever is attached: they keep their mapping.
+    pub(crate) fn unlink(&self) -> Result<(), Error> {
+        match &self.place {
+            Place::Path(path) if os::shm::is_named(&self.file, path) => {
+                std::fs::remove_file(path).map_err(|error| Error::os("unlink", &self.name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// To be called by one who leaves and knows that nothing undelivered is left: takes the name
+    /// away if nobody else is attached.
+    pub(crate) fn unlink_if_last(&self) {
+        let Place::Path(path) = &self.place else {
+            return;
+        };
+        // The shared lock becomes an exclusive one, or it does not because others hold it.
+        if matches!(self.presence.try_lock(layout::PRESENCE, true), Ok(true)) {
+            if os::shm::is_named(&self.file, path) {
+                // Nobody can be told here, and the name does no harm: the next one replaces it.
+                let _ = std::fs::remove_file(path);
+            }
+            let _ = self.presence.try_lock(layout::PRESENCE, false);
+        }
+    }
+}
+
+impl AsFd for Mapping {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn make_file(
+    name: &str,
+    place: &Place,
+    mut header: Header,
+    making: &Making,
+) -> Result<(File, Header, Option<io::Error>), Error> {
+    let len = header.total();
+    let no_room = |error: io::Error, place: &str| {
+        match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EFBIG | libc::EDQUOT | libc::ENOMEM) => Error::NoRoom {
+            name: name.into(),
+            needed: format!("{len} bytes in {place}"),
+            why: error.to_string(),
+            remedy: "use a smaller capacity, remove what is left there (`ringway clean`), or enlarge it (`mount -o remount,size=...`)".into(),
+        },
+        _ => Error::os("fallocate", name, error),
+    }
+    };
+    match place {
+        Place::Anonymous => {
+            const LABEL: &CStr = c"ringway";
+            let mut refused = None;
+            if making.huge {
+                header.flags |= layout::HUGE;
+                let huge = os::shm::memfd_huge(LABEL)
+                    .and_then(|file| os::shm::allocate(&file, header.total()).map(|()| file));
+                match huge {
+                    Ok(file) => return Ok((file, header, None)),
+                    Err(error) => refused = Some(error),
+                }
+                header.flags &= !layout::HUGE;
+            }
+            let file =
+                os::shm::memfd(LABEL).map_err(|error| Error::os("memfd_create", name, error))?;
+            os::shm::allocate(&file, len).map_err(|error| no_room(error, "memory"))?;
+            Ok((file, header, refused))
+        }
+        Place::Path(path) => {
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let file = os::shm::unnamed(directory, making.mode).map_err(|error| {
+                match error.raw_os_error() {
+                    Some(libc::ENOENT | libc::ENOTDIR) => Error::NotFound {
+                        what: "directory",
+                        name: directory.display().to_string(),
+                    },
+                    Some(libc::EOPNOTSUPP) => Error::Unsupported {
+                        mechanism: "this file system",
+                        what: "make a file without a name (O_TMPFILE)",
+                        remedy: "use a name without a slash, or a file on tmpfs, ext4, xfs or btrfs",
+                    },
+                    _ => Error::os("open", directory.display().to_string(), error),
+                }
+            })?;
+            os::shm::allocate(&file, len)
+                .map_err(|error| no_room(error, &directory.display().to_string()))?;
+            let huge = making
+                .huge
+                .then(|| io::Error::new(io::ErrorKind::Unsupported, "a named ring has none"));
+            Ok((file, header, huge))
+        }
+    }
+}
+
+fn open(name: &str, path: &Path, what: &'static str, writable: bool) -> Result<File, Error> {
+    os::shm::open(path, writable).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => Error::NotFound {
+            what,
+            name: name.into(),
+        },
+        Some(libc::ELOOP) => not_ours(what, name, "it is a symbolic link, which is not followed"),
+        Some(libc::EISDIR) => not_ours(what, name, "it is a directory"),
+        Some(libc::ENXIO) => not_ours(what, name, "it is a FIFO or a socket"),
+        _ => Error::os("open", name, error),
+    })
+}
+
+fn not_ours(what: &'static str, name: &str, why: impl Into<String>) -> Error {
+    Error::NotOurs {
+        what,
+        name: name.into(),
+        why: why.into(),
+    }
+}
+
+/// Reads and checks what a file begins with. All that is believed later is in the private copy.
+pub(crate) fn read_header(name: &str, file: &File, kind: Kind) -> Result<Header, Error> {
+    let header = read_any_header(name, file)?;
+    if header.kind != kind as u32 {
+        let found = Kind::from_code(header.kind).map_or("something else", Kind::name);
+        return Err(not_ours(kind.name(), name, format!("it is a {found}")));
+    }
+    Ok(header)
+}
+
+/// As [`read_header`], for a ring of any kind.
+pub(crate) fn read_any_header(name: &str, file: &File) -> Result<Header, Error> {
+    let what = "ring";
+    let meta = file
+        .metadata()
+        .map_err(|error| Error::os("fstat", name, error))?;
+    if !meta.is_file() {
+        return Err(not_ours(what, name, "it is not a regular file"));
+    }
+    let mut bytes = [0; layout::HEADER];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(not_ours(
+                what,
+                name,
+                format!("it has only {} bytes", meta.size()),
+            ));
+        }
+        Err(error) => return Err(Error::os("read", name, error)),
+    }
+    let header = Header::from_bytes(bytes);
+    if header.magic != layout::MAGIC {
+        return Err(not_ours(what, name, "it does not begin as a ring does"));
+    }
+    if header.endian != layout::ENDIAN || header.version != layout::VERSION {
+        let (found, expected) = (header.version, layout::VERSION);
+        return Err(Error::Version {
+            name: name.into(),
+            found,
+            expected,
+        });
+    }
+    let plausible = header.control_len <= 1 << 32
+        && header.data_len <= 1 << 40
+        && header.participants <= 1 << 16
+        && header.total() == meta.size();
+    if !plausible {
+        return Err(not_ours(
+            what,
+            name,
+            format!(
+                "its header speaks of {} bytes, the file has {}",
+                header_total(&header),
+                meta.size()
+            ),
+        ));
+    }
+    Ok(header)
+}
+
+fn header_total(header: &Header) -> String {
+    if header.control_len <= 1 << 32 && header.data_len <= 1 << 40 {
+        header.total().to_string()
+    } else {
+        "impossibly many".into()
+    }
+}
+
+/// Takes away the name at `path` if all who were attached are dead or gone.
+fn remove_abandoned(name: &str, path: &Path, kind: u32) -> Result<(), Error> {
+    let what = Kind::from_code(kind).map_or("ring", Kind::name);
+    let exists = || Error::AlreadyExists {
+        what,
+        name: name.into(),
+    };
+    let file = match open(name, path, what, true) {
+        Ok(file) => file,
+        // Somebody else removed it just now: the caller tries again.
+        Err(Error::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    read_any_header(name, &file)?;
+    let lock = LockFile::reopen(file.as_fd(), true).map_err(|e| Error::os("open", name, e))?;
+    let alone = lock
+        .try_lock(layout::PRESENCE, true)
+        .map_err(|e| Error::os("fcntl", name, e))?;
+    if !alone {
+        return Err(exists());
+    }
+    if os::shm::is_named(&file, path) {
+        std::fs::remove_file(path).map_err(|error| Error::os("unlink", name, error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,608 @@
+//! The receiving side.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use crate::error::{Error, RecvError};
+use crate::os::clock::Deadline;
+use crate::primitive::Ordering;
+use crate::ring::mpmc::{Blocked, Queue, Run};
+use crate::wait::{Blocking, block_on};
+
+use super::participant::{Gone, Participant, Role};
+use super::ring::Shared;
+
+/// Fruitless attempts after which a non-blocking call looks whether somebody dead is in the way.
+const LOOK_INTO_IT: u32 = 1024;
+
+/// Receives messages from an MPMC ring. Attached as a participant until dropped.
+///
+/// A clone is a participant of its own. Where there is no record left for it, the clone attaches at
+/// its first use that finds one, and until then returns the error.
+pub struct Consumer {
+    member: Result<Participant, (std::sync::Arc<Shared>, Error)>,
+    /// Messages taken and not released: borrowed, or their guard was leaked.
+    open: Run,
+    /// The alarm for messages of dead consumers that has been answered.
+    alarm: u64,
+    fruitless: u32,
+    gone: Option<Gone>,
+}
+
+/// A message that was taken: its ticket, and whether another consumer had it before and died.
+#[derive(Clone, Copy)]
+struct Taken {
+    ticket: u64,
+    redelivered: bool,
+}
+
+impl Consumer {
+    pub(super) fn new(participant: Participant) -> Consumer {
+        Consumer {
+            member: Ok(participant),
+            open: Run::NONE,
+            alarm: u64::MAX >> 1,
+            fruitless: 0,
+            gone: None,
+        }
+    }
+
+    #[inline(always)]
+    fn participant(&self) -> &Participant {
+        match &self.member {
+            Ok(participant) => participant,
+            Err(_) => unreachable!("`ready` comes first"),
+        }
+    }
+
+    /// What comes before every operation: attached, in its own process, with no message left open.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<(), RecvError> {
+        match &self.member {
+            Ok(participant) if participant.is_here() => {}
+            _ => self.not_ready()?,
+        }
+        if self.open.count != 0 {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn not_ready(&mut self) -> Result<(), RecvError> {
+        let Err((shared, _)) = &self.member else {
+            return Err(RecvError::Forked);
+        };
+        match Participant::join(shared, Role::Consumer) {
+            Ok(participant) => {
+                self.member = Ok(participant);
+                Ok(())
+            }
+            Err(error) => Err(RecvError::Os {
+                op: "attach a clone",
+                source: std::io::Error::other(error),
+            }),
+        }
+    }
+
+    /// Releases what was taken.
+    #[inline]
+    fn settle(&mut self) {
+        let participant = self.participant();
+        let queue = participant.queue();
+        for ticket in self.open.tickets(queue.slots.capacity()) {
+            queue.release(ticket);
+        }
+        participant.notify();
+        self.open = Run::NONE;
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Result<Option<Taken>, RecvError> {
+        if self.participant().queue().alarm() != self.alarm
+            && let Some(taken) = self.adopt()
+        {
+            return Ok(Some(taken));
+        }
+        let participant = self.participant();
+        match participant.queue().claim_read(participant.intents()) {
+            Ok(ticket) => {
+                self.open = Run {
+                    first: ticket,
+                    count: 1,
+                };
+                Ok(Some(Taken {
+                    ticket,
+                    redelivered: false,
+                }))
+            }
+            Err(blocked) => self.blocked(blocked),
+        }
+    }
+
+    #[cold]
+    fn blocked(&mut self, blocked: Blocked) -> Result<Option<Taken>, RecvError> {
+        let participant = self.participant();
+        match blocked {
+            Blocked::Corrupt(ticket) => {
+                let offset = participant.offset_of(ticket);
+                return Err(RecvError::Corrupt {
+                    what: "slot sequence",
+                    offset,
+                });
+            }
+            Blocked::NotNow | Blocked::Closed => {}
+        }
+        let queue = participant.queue();
+        let closing = self.gone.is_some() || Queue::tells_of_closing(self.alarm);
+        let drained = closing && queue.is_drained();
+        if drained && let Some(taken) = self.look_into_it() {
+            return Ok(Some(taken));
+        }
+        let gone = self.gone.take();
+        if drained || gone == Some(Gone::Left) {
+            self.participant().pass_on();
+            return Err(RecvError::Closed);
+        }
+        if gone == Some(Gone::Died) {
+            self.participant().pass_on();
+            return Err(RecvError::PeerDied);
+        }
+        Ok(None)
+    }
+
+    /// Takes over a message of a dead consumer, if there is one.
+    #[cold]
+    fn adopt(&mut self) -> Option<Taken> {
+        let participant = self.participant();
+        let alarm = participant.queue().alarm();
+        let ticket = participant
+            .queue()
+            .adopt(participant.index(), |index| participant.is_dead(index));
+        match ticket {
+            Some(ticket) => {
+                self.open = Run {
+                    first: ticket,
+                    count: 1,
+                };
+                Some(Taken {
+                    ticket,
+                    redelivered: true,
+                })
+            }
+            None => {
+                self.alarm = alarm;
+                None
+            }
+        }
+    }
+
+    /// Repairs what a dead producer left in the way, and looks for messages of dead consumers.
+    #[cold]
+    fn look_into_it(&mut self) -> Option<Taken> {
+        let participant = self.participant();
+        if participant
+            .queue()
+            .unblock_reader(|index| participant.is_dead(index))
+        {
+            // The slots behind it will be free before long; and others may find a message now.
+            participant.pass_on();
+        }
+        self.adopt()
+    }
+
+    /// A call that does not block found nothing: now and then it asks why.
+    #[inline]
+    fn fruitless(&mut self) -> Result<Option<Taken>, RecvError> {
+        self.fruitless = self.fruitless.wrapping_add(1);
+        if !self.fruitless.is_multiple_of(LOOK_INTO_IT) {
+            return Ok(None);
+        }
+        let found = self.look_into_it();
+        if found.is_some() {
+            return Ok(found);
+        }
+        self.ask_for_peers();
+        self.take()
+    }
+
+    /// Whether there is anybody left to wait for; told after one more attempt, since what a peer sent
+    /// last counts. A claim of a dead producer in front of messages of others comes first.
+    #[cold]
+    fn ask_for_peers(&mut self) {
+        let queue = self.participant().queue();
+        if queue.len() == 0 {
+            // A closer that was killed half-way may have told nobody.
+            self.gone = if queue.is_drained() {
+                Some(Gone::Left)
+            } else {
+                self.participant().peers_gone()
+            };
+        }
+    }
+
+    /// Waits for a message.
+    #[inline(always)]
+    fn receive(&mut self, deadline: Deadline) -> Result<Taken, RecvError> {
+        self.ready()?;
+        match self.take()? {
+            Some(taken) => Ok(taken),
+            None => self.wait_for_message(deadline),
+        }
+    }
+
+    #[cold]
+    fn wait_for_message(&mut self, deadline: Deadline) -> Result<Taken, RecvError> {
+        self.participant().stalled();
+        let mut spinner = self.participant().spinner.clone();
+        let waiting = &mut WaitForMessage {
+            consumer: self,
+            deadline,
+            slept: false,
+            found: None,
+        };
+        let result = block_on(waiting, &mut spinner);
+        let slept = waiting.slept;
+        if let Ok(participant) = &mut self.member {
+            participant.spinner = spinner;
+        }
+        self.gone = None;
+        // One message wakes one sleeper; what came meanwhile is for another.
+        if slept && result.is_ok() && self.participant().queue().may_read() {
+            self.participant().pass_on();
+        }
+        result
+    }
+
+    /// The bytes of a taken message.
+    #[inline(always)]
+    fn bytes(&self, ticket: u64) -> Result<&[u8], RecvError> {
+        let participant = self.participant();
+        let slots = participant.queue().slots;
+        // Loaded once: a hostile producer may change it at any time.
+        let len = slots.length(ticket).load(Ordering::Relaxed) as usize;
+        if len > participant.shared.geometry.slot_size as usize {
+            let offset = participant.offset_of(ticket) + 8;
+            return Err(RecvError::Corrupt {
+                what: "message length",
+                offset,
+            });
+        }
+        // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
+        // slot holds `slot_size` bytes, which `len` does not exceed, mapped as long as the consumer.
+        Ok(unsafe { core::slice::from_raw_parts(slots.payload(ticket), len) })
+    }
+
+    #[inline(always)]
+    fn message(&mut self, taken: Taken) -> Result<Message<'_>, RecvError> {
+        let len = match self.bytes(taken.ticket) {
+            Ok(bytes) => bytes.len(),
+            Err(error) => {
+                self.settle();
+                return Err(error);
+            }
+        };
+        Ok(Message {
+            consumer: self,
+            taken,
+            len,
+        })
+    }
+
+    /// Takes a message if there is one. Never blocks.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`]; [`RecvError::Closed`] when the ring was closed and everything was taken.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.ready()?;
+        match self.take()? {
+            Some(taken) => self.message(taken),
+            None => match self.fruitless()? {
+                Some(taken) => self.message(taken),
+                None => Err(RecvError::Empty),
+            },
+        }
+    }
+
+    /// Takes a message; blocks while there is none. It is borrowed in place: no copy. It counts as
+    /// done with when the [`Message`] is dropped.
+    ///
+    /// # Errors
+    /// When everything was taken: [`RecvError::Closed`] if the ring was closed or every producer left,
+    /// [`RecvError::PeerDied`] if the last producers died and were not replaced. While no producer has
+    /// come yet, it waits.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let taken = self.receive(Deadline::NEVER)?;
+        self.message(taken)
+    }
+
+    /// As [`Consumer::recv`], but gives up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`], and [`RecvError::TimedOut`].
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        let taken = self.receive(Deadline::after(timeout))?;
+        self.message(taken)
+    }
+
+    /// Takes a message and copies it out, replacing the contents of `buffer`: the way to receive from
+    /// a peer that is not trusted. Blocks while there is none. Returns whether it was redelivered.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`].
+    pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<bool, RecvError> {
+        let message = self.recv()?;
+        buffer.clear();
+        buffer.extend_from_slice(&message);
+        Ok(message.redelivered())
+    }
+
+    /// Takes up to `max` messages that are there now, or none. Never blocks. They are handed out one
+    /// after the other; those not asked for are released unread when the [`Drain`] is dropped.
+    ///
+    /// # Errors
+    /// [`RecvError::Closed`] as for [`Consumer::try_recv`]; no message is not an error.
+    ///
+    /// ```
+    /// # let ring = ringway::mpmc::Ring::anonymous(Default::default())?;
+    /// # let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);
+    /// producer.send_batch([b"one", b"two"])?;
+    /// let mut batch = consumer.drain(64)?;
+    /// assert_eq!(batch.next_message()?, Some(&b"one"[..]));
+    /// assert_eq!(batch.next_message()?, Some(&b"two"[..]));
+    /// assert_eq!(batch.next_message()?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn drain(&mut self, max: usize) -> Result<Drain<'_>, RecvError> {
+        self.ready()?;
+        let mut redelivered = false;
+        let claim = if self.participant().queue().alarm() != self.alarm {
+            self.adopt()
+        } else {
+            None
+        };
+        if claim.is_some() {
+            redelivered = true;
+        } else if max > 0 {
+            let participant = self.participant();
+            match participant
+                .queue()
+                .claim_read_run(participant.intents(), max as u64)
+            {
+                Ok(run) => self.open = run,
+                Err(blocked) => redelivered = self.blocked(blocked)?.is_some(),
+            }
+        }
+        let next = self.open.first;
+        Ok(Drain {
+            next,
+            end: next + self.open.count,
+            redelivered,
+            consumer: self,
+        })
+    }
+
+    /// Closes the ring for everybody: no send succeeds any more. (A consumer that only leaves is
+    /// dropped instead.)
+    ///
+    /// # Errors
+    /// [`RecvError::Forked`].
+    pub fn close(&mut self) -> Result<(), RecvError> {
+        self.ready()?;
+        self.participant().close();
+        Ok(())
+    }
+}
+
+impl Clone for Consumer {
+    fn clone(&self) -> Consumer {
+        let shared = match &self.member {
+            Ok(participant) => &participant.shared,
+            Err((shared, _)) => shared,
+        };
+        let member =
+            Participant::join(shared, Role::Consumer).map_err(|error| (shared.clone(), error));
+        Consumer {
+            member,
+            open: Run::NONE,
+            alarm: u64::MAX >> 1,
+            fruitless: 0,
+            gone: None,
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        if self.open.count != 0 && self.participant().is_here() {
+            self.settle();
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("open", &self.open.count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A consumer that waits for a message.
+struct WaitForMessage<'a> {
+    consumer: &'a mut Consumer,
+    deadline: Deadline,
+    slept: bool,
+    /// Found while looking into why there is nothing.
+    found: Option<Taken>,
+}
+
+impl Blocking for WaitForMessage<'_> {
+    type Output = Taken;
+    type Error = RecvError;
+
+    #[inline]
+    fn attempt(&mut self, _spinning: bool) -> Result<Option<Taken>, RecvError> {
+        match self.found.take() {
+            None => self.consumer.take(),
+            found => Ok(found),
+        }
+    }
+
+    fn announce(&mut self) -> Result<Option<u64>, RecvError> {
+        // Something was claimed and is not there yet: by one who is dead?
+        if self.consumer.participant().queue().len() > 0 {
+            self.found = self.consumer.look_into_it();
+            if self.found.is_some() {
+                return Ok(None);
+            }
+        }
+        // Producers may sleep over a slot that was just stepped over.
+        self.consumer.participant().notify();
+        let expected = self.consumer.participant().announce();
+        let participant = self.consumer.participant();
+        let look_again =
+            participant.queue().may_read() || participant.queue().alarm() != self.consumer.alarm;
+        Ok((!look_again).then_some(expected))
+    }
+
+    fn sleep(&mut self, expected: u64) -> Result<(), RecvError> {
+        self.slept = true;
+        self.consumer
+            .participant()
+            .sleep(expected, self.deadline)
+            .map_err(|source| RecvError::Os {
+                op: "sleep",
+                source,
+            })?;
+        if self.consumer.participant().queue().may_read() {
+            return Ok(());
+        }
+        self.pulse()
+    }
+
+    fn pulse(&mut self) -> Result<(), RecvError> {
+        self.found = self.consumer.look_into_it();
+        if self.found.is_some() {
+            return Ok(());
+        }
+        if self.deadline.passed() {
+            return Err(RecvError::TimedOut);
+        }
+        self.consumer.ask_for_peers();
+        Ok(())
+    }
+}
+
+/// A message, borrowed in place. Dropping it releases its slot; a leaked one is released at the
+/// consumer's next use. Until then it is redelivered if this process dies.
+pub struct Message<'a> {
+    consumer: &'a mut Consumer,
+    taken: Taken,
+    len: usize,
+}
+
+impl Message<'_> {
+    /// Whether another consumer had this message before, and died before it was done with it: what it
+    /// stands for may have been done already.
+    pub fn redelivered(&self) -> bool {
+        self.taken.redelivered
+    }
+}
+
+impl Deref for Message<'_> {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let payload = self
+            .consumer
+            .participant()
+            .queue()
+            .slots
+            .payload(self.taken.ticket);
+        // SAFETY: as in `Consumer::bytes`, where `len` was checked.
+        unsafe { core::slice::from_raw_parts(payload, self.len) }
+    }
+}
+
+impl Drop for Message<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let participant = self.consumer.participant();
+        participant.queue().release(self.taken.ticket);
+        participant.notify();
+        self.consumer.open = Run::NONE;
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("len", &self.len)
+            .field("redelivered", &self.redelivered())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Messages taken together. See [`Consumer::drain`].
+pub struct Drain<'a> {
+    consumer: &'a mut Consumer,
+    next: u64,
+    end: u64,
+    redelivered: bool,
+}
+
+impl Drain<'_> {
+    /// The next message, borrowed in place until the one after it is asked for, which releases it.
+    ///
+    /// # Errors
+    /// [`RecvError::Corrupt`].
+    #[inline]
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, RecvError> {
+        let open = self.consumer.open;
+        if open.first != self.next {
+            // The one handed out before.
+            self.consumer.participant().queue().release(open.first);
+            self.consumer.open = Run {
+                first: open.first + 1,
+                count: open.count - 1,
+            };
+        }
+        if self.next == self.end {
+            return Ok(None);
+        }
+        let ticket = self.next;
+        self.next += 1;
+        self.consumer.bytes(ticket).map(Some)
+    }
+
+    /// How many messages were not asked for yet.
+    pub fn remaining(&self) -> usize {
+        (self.end - self.next) as usize
+    }
+
+    /// Whether these are redelivered messages: another consumer had them before, and died.
+    pub fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        // Releases what is left and, once for all of them, tells those who wait for room.
+        if self.end > 0 {
+            self.consumer.settle();
+        }
+    }
+}
+
+impl fmt::Debug for Drain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain")
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,358 @@
+//! What producers and consumers have in common: a record, and knowing who is dead.
+
+use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::Error;
+use crate::os;
+use crate::os::clock::Deadline;
+use crate::os::fork::Mark;
+use crate::os::life::LockFile;
+use crate::participant::{self, Life, Membership, Watch};
+use crate::primitive::CachePadded;
+use crate::ring::mpmc::{Cursors, Intents, Queue};
+use crate::sleeper::{Door, Sleeper};
+use crate::wait::{Bell, Spinner};
+
+use super::ring::Shared;
+
+/// What a participant does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Role {
+    Producer = 1,
+    Consumer = 2,
+}
+
+impl Role {
+    pub(super) fn peer(self) -> Role {
+        match self {
+            Role::Producer => Role::Consumer,
+            Role::Consumer => Role::Producer,
+        }
+    }
+}
+
+/// How the last of a role went, when none of its records is left to tell.
+const NEVER: u32 = 0;
+const LEFT: u32 = 1;
+const DIED: u32 = 2;
+
+/// The words of a ring that all participants share.
+#[repr(C)]
+pub(crate) struct Control {
+    pub(super) cursors: Cursors,
+    /// Where consumers wait for messages.
+    messages: CachePadded<Bell>,
+    /// Where producers wait for room.
+    room: CachePadded<Bell>,
+    /// By role: NEVER, LEFT or DIED.
+    history: CachePadded<[AtomicU32; 2]>,
+}
+
+impl Control {
+    pub(super) fn new() -> Control {
+        Control {
+            cursors: Cursors::new(),
+            messages: CachePadded::new(Bell::new()),
+            room: CachePadded::new(Bell::new()),
+            history: CachePadded::new([AtomicU32::new(NEVER), AtomicU32::new(NEVER)]),
+        }
+    }
+
+    pub(super) fn bell(&self, door: Door) -> &Bell {
+        match door {
+            Door::Messages => &self.messages,
+            Door::Room => &self.room,
+        }
+    }
+
+    fn history(&self, role: Role) -> &AtomicU32 {
+        &self.history[role as usize - 1]
+    }
+}
+
+/// Why there is nothing more to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// All peers left.
+    Left,
+    /// A peer died and was not replaced.
+    Died,
+}
+
+/// One attached participant: a producer's or a consumer's inner part.
+pub(super) struct Participant {
+    /// Views of the memory that `shared`, declared after it, keeps mapped.
+    queue: Queue<'static>,
+    intents: &'static Intents,
+    pub(super) shared: Arc<Shared>,
+    membership: Membership,
+    role: Role,
+    mark: Mark,
+    /// On the other participants, made when one is first looked at.
+    watches: Box<[OnceCell<Watch>]>,
+    /// A peer that was alive when last looked for one.
+    alive: Cell<u32>,
+    /// Where this one sleeps, and where it wakes.
+    sleeps: Sleeper,
+    wakes: Sleeper,
+    parks: bool,
+    pub(super) spinner: Spinner,
+}
+
+impl Participant {
+    /// Takes a free record, or a dead one's.
+    pub(super) fn join(shared: &Arc<Shared>, role: Role) -> Result<Participant, Error> {
+        let strategy = shared.geometry.wait;
+        let (sleeps, wakes) = match role {
+            Role::Producer => (Door::Room, Door::Messages),
+            Role::Consumer => (Door::Messages, Door::Room),
+        };
+        let sleeper = |door| Sleeper::new(&shared.mapping, strategy, shared.events.as_ref(), door);
+        let (sleeps, wakes) = (sleeper(sleeps)?, sleeper(wakes)?);
+        let membership = take_record(shared, role)?;
+        shared
+            .control()
+            .history(role)
+            .store(LEFT, Ordering::Relaxed);
+        let queue = shared.queue();
+        // SAFETY: the views point into the mapping, which `shared` keeps for longer than the
+        // participant lives; they are not handed out for longer than a borrow of it.
+        let queue = unsafe { core::mem::transmute::<Queue<'_>, Queue<'static>>(queue) };
+        Ok(Participant {
+            queue,
+            intents: &queue.intents[membership.index() as usize],
+            shared: shared.clone(),
+            membership,
+            role,
+            mark: Mark::here(),
+            watches: (0..shared.geometry.participants)
+                .map(|_| OnceCell::new())
+                .collect(),
+            alive: Cell::new(0),
+            sleeps,
+            wakes,
+            parks: strategy.parks(),
+            spinner: Spinner::new(strategy, os::yield_now, os::processors),
+        })
+    }
+
+    #[inline(always)]
+    pub(super) fn queue(&self) -> Queue<'_> {
+        self.queue
+    }
+
+    #[inline(always)]
+    pub(super) fn intents(&self) -> &Intents {
+        self.intents
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.membership.index() as usize
+    }
+
+    /// Whether this is the process that attached, and not a forked child of it.
+    #[inline(always)]
+    pub(super) fn is_here(&self) -> bool {
+        self.mark.is_here()
+    }
+
+    /// Whether participant `index` is dead, or on its way in: what the algorithm asks.
+    pub(super) fn is_dead(&self, index: usize) -> bool {
+        index != self.index() && self.life(index) != Life::Alive
+    }
+
+    fn life(&self, index: usize) -> Life {
+        let watch = self.watches[index].get_or_init(|| Watch::new(index as u32));
+        watch.life(&self.shared.mapping, self.membership.lock_file())
+    }
+
+    /// Whether no peer is alive any more, and how they went; `None` while there is one, or none has
+    /// come yet.
+    #[cold]
+    pub(super) fn peers_gone(&self) -> Option<Gone> {
+        let role = self.role.peer();
+        let mapping = &self.shared.mapping;
+        let is_peer = |index: u32| {
+            participant::record(mapping, index)
+                .role
+                .load(Ordering::Relaxed)
+                == role as u32
+        };
+        let before = self.alive.get();
+        if is_peer(before) && self.life(before as usize) == Life::Alive {
+            return None;
+        }
+        let mut died = false;
+        for index in (0..self.shared.geometry.participants).filter(|index| is_peer(*index)) {
+            match self.life(index as usize) {
+                Life::Alive => {
+                    self.alive.set(index);
+                    return None;
+                }
+                Life::Dead => died = true,
+                Life::Left | Life::Never => {}
+            }
+        }
+        match self.shared.control().history(role).load(Ordering::Relaxed) {
+            _ if died => Some(Gone::Died),
+            DIED => Some(Gone::Died),
+            LEFT => Some(Gone::Left),
+            _ => None,
+        }
+    }
+
+    fn door(&self) -> Door {
+        if self.role == Role::Producer {
+            Door::Room
+        } else {
+            Door::Messages
+        }
+    }
+
+    fn peer_door(&self) -> Door {
+        if self.role == Role::Producer {
+            Door::Messages
+        } else {
+            Door::Room
+        }
+    }
+
+    /// After something that a peer may be waiting for.
+    #[inline(always)]
+    pub(super) fn notify(&self) {
+        if self.parks && self.shared.control().bell(self.peer_door()).ring() {
+            self.wake_peer();
+        }
+    }
+
+    #[cold]
+    fn wake_peer(&self) {
+        self.count(|record| &record.wakes);
+        self.wakes
+            .wake(self.shared.control().bell(self.peer_door()).word());
+    }
+
+    /// Wakes another one that waits as this one did: there is more, or nothing to wait for.
+    #[cold]
+    pub(super) fn pass_on(&self) {
+        let bell = self.shared.control().bell(self.door());
+        if self.parks && bell.ring() {
+            self.sleeps.wake(bell.word());
+        }
+    }
+
+    /// Announces that it is going to sleep.
+    pub(super) fn announce(&self) -> u64 {
+        self.shared.control().bell(self.door()).announce()
+    }
+
+    /// Sleeps until woken, at most a slice of time.
+    pub(super) fn sleep(&self, expected: u64, deadline: Deadline) -> std::io::Result<()> {
+        self.count(|record| &record.parks);
+        let bell = self.shared.control().bell(self.door());
+        let result = self.sleeps.sleep(bell.word(), expected, deadline);
+        bell.woken();
+        result
+    }
+
+    /// Counts one more stall.
+    pub(super) fn stalled(&self) {
+        self.count(|record| &record.stalls);
+    }
+
+    fn count(&self, counter: fn(&participant::Record) -> &std::sync::atomic::AtomicU64) {
+        let counter = counter(participant::record(
+            &self.shared.mapping,
+            self.membership.index(),
+        ));
+        // One writer: a load and a store do.
+        counter.store(
+            counter.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// No more claims succeed, for anybody; everyone waiting is told.
+    pub(super) fn close(&self) {
+        self.queue.close();
+        self.notify();
+        self.pass_on();
+    }
+
+    /// The error for a slot that holds nonsense.
+    pub(super) fn offset_of(&self, ticket: u64) -> u64 {
+        let geometry = &self.shared.geometry;
+        self.shared.mapping.header().data() + (ticket & (geometry.capacity - 1)) * geometry.stride
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        // A forked child's copy leaves its parent's record alone.
+        if !self.is_here() {
+            return;
+        }
+        self.shared
+            .control()
+            .history(self.role)
+            .store(LEFT, Ordering::Relaxed);
+        self.membership.leave(&self.shared.mapping);
+        // Peers may be waiting for what will not come now; one of them is told, and tells the next.
+        self.notify();
+    }
+}
+
+/// Takes a record: that of a dead one in the same role if there is one, so that a successor replaces
+/// it; else a free one; else any dead one's whose claims can be settled.
+fn take_record(shared: &Arc<Shared>, role: Role) -> Result<Membership, Error> {
+    let mapping = &shared.mapping;
+    let lock = mapping.lock_file()?;
+    let count = shared.geometry.participants;
+    let lives: Vec<Life> = (0..count)
+        .map(|index| Watch::new(index).life(mapping, &lock))
+        .collect();
+    let role_of = |index: u32| {
+        participant::record(mapping, index)
+            .role
+            .load(Ordering::Relaxed)
+    };
+    let preference = |index: &u32| match lives[*index as usize] {
+        Life::Dead if role_of(*index) == role as u32 => 0,
+        Life::Never | Life::Left => 1,
+        Life::Dead => 2,
+        Life::Alive => 3,
+    };
+    let mut candidates: Vec<u32> = (0..count).filter(|index| preference(index) < 3).collect();
+    candidates.sort_by_key(preference);
+    for index in candidates {
+        let before = lives[index as usize];
+        let previous = role_of(index);
+        let settle = |lock: &LockFile| {
+            let watches: Vec<Watch> = (0..count).map(Watch::new).collect();
+            shared.queue().settle(index as usize, |other| {
+                other == index as usize || watches[other].life(mapping, lock) != Life::Alive
+            })
+        };
+        if let Some(membership) = Membership::join_settled(mapping, index, role as u32, settle)? {
+            if before == Life::Dead && previous != role as u32 {
+                let died = if role == Role::Producer {
+                    Role::Consumer
+                } else {
+                    Role::Producer
+                };
+                shared
+                    .control()
+                    .history(died)
+                    .store(DIED, Ordering::Relaxed);
+            }
+            return Ok(membership);
+        }
+    }
+    Err(Error::TooManyParticipants {
+        name: mapping.name().into(),
+        max: count as usize,
+    })
+}

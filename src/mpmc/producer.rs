@@ -1,0 +1,539 @@
+//! The sending side.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::error::{Error, SendError};
+use crate::os::clock::Deadline;
+use crate::primitive::Ordering;
+use crate::ring::mpmc::{Blocked, Run, Unblocked};
+use crate::wait::{Blocking, block_on};
+
+use super::participant::{Gone, Participant, Role};
+use super::ring::Shared;
+
+/// Fruitless attempts after which a non-blocking call looks whether somebody dead is in the way.
+const LOOK_INTO_IT: u32 = 1024;
+/// The most slots claimed at once for a batch.
+const BATCH: u64 = 64;
+
+/// Sends messages into an MPMC ring. Attached as a participant until dropped.
+///
+/// A clone is a participant of its own. Where there is no record left for it, the clone attaches at
+/// its first use that finds one, and until then returns the error.
+pub struct Producer {
+    member: Result<Participant, (std::sync::Arc<Shared>, Error)>,
+    /// Slots claimed and not settled: by an open reservation, or one that was leaked.
+    open: Run,
+    fruitless: u32,
+    gone: Option<Gone>,
+}
+
+impl Producer {
+    pub(super) fn new(participant: Participant) -> Producer {
+        Producer {
+            member: Ok(participant),
+            open: Run::NONE,
+            fruitless: 0,
+            gone: None,
+        }
+    }
+
+    #[inline(always)]
+    fn participant(&self) -> &Participant {
+        match &self.member {
+            Ok(participant) => participant,
+            Err(_) => unreachable!("`ready` comes first"),
+        }
+    }
+
+    /// What comes before every operation: attached, in its own process, with no claim left open.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<(), SendError> {
+        match &self.member {
+            Ok(participant) if participant.is_here() => {}
+            _ => self.not_ready()?,
+        }
+        if self.open.count != 0 {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn not_ready(&mut self) -> Result<(), SendError> {
+        let Err((shared, _)) = &self.member else {
+            return Err(SendError::Forked);
+        };
+        match Participant::join(shared, Role::Producer) {
+            Ok(participant) => {
+                self.member = Ok(participant);
+                Ok(())
+            }
+            Err(error) => Err(SendError::Os {
+                op: "attach a clone",
+                source: std::io::Error::other(error),
+            }),
+        }
+    }
+
+    /// Gives up what is claimed and not committed.
+    #[cold]
+    fn settle(&mut self) {
+        let queue = self.participant().queue();
+        for ticket in self.open.tickets(queue.slots.capacity()) {
+            queue.abort(ticket);
+        }
+        self.open = Run::NONE;
+        self.participant().notify();
+    }
+
+    #[inline(always)]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        let max = self.participant().shared.geometry.slot_size as usize;
+        if len > max {
+            Err(SendError::MessageTooLarge { len, max })
+        } else {
+            Ok(())
+        }
+    }
+
+    #[inline(always)]
+    fn claim(&mut self) -> Result<Option<u64>, SendError> {
+        let participant = self.participant();
+        match participant.queue().claim_write(participant.intents()) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(blocked) => self.blocked(blocked).map(|()| None),
+        }
+    }
+
+    #[cold]
+    fn blocked(&mut self, blocked: Blocked) -> Result<(), SendError> {
+        match blocked {
+            Blocked::Closed => {
+                self.participant().pass_on();
+                Err(SendError::Closed)
+            }
+            Blocked::Corrupt(ticket) => {
+                let offset = self.participant().offset_of(ticket);
+                Err(SendError::Corrupt {
+                    what: "slot sequence",
+                    offset,
+                })
+            }
+            Blocked::NotNow => match self.gone.take() {
+                Some(Gone::Died) => Err(SendError::PeerDied),
+                Some(Gone::Left) => Err(SendError::Closed),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Repairs what a dead participant left in the way.
+    #[cold]
+    fn look_into_it(&self) {
+        let participant = self.participant();
+        match participant
+            .queue()
+            .unblock_writer(|index| participant.is_dead(index))
+        {
+            Unblocked::No => {}
+            // A poisoned slot that was stepped over may have had messages behind it.
+            Unblocked::Yes | Unblocked::ByConsumer => participant.notify(),
+        }
+    }
+
+    #[inline(always)]
+    fn fill(&self, ticket: u64, bytes: &[u8]) {
+        let slots = self.participant().queue().slots;
+        slots
+            .length(ticket)
+            .store(bytes.len() as u32, Ordering::Relaxed);
+        // SAFETY: the slot is claimed, so nobody else accesses its payload, of at least `slot_size`
+        // bytes, which `bytes` does not exceed (checked).
+        unsafe { slots.copy_in(ticket, bytes) }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, ticket: u64, bytes: &[u8]) {
+        self.fill(ticket, bytes);
+        let participant = self.participant();
+        participant.queue().commit(ticket);
+        participant.notify();
+    }
+
+    /// Sends a copy of `message` if there is room. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]; [`SendError::Closed`]; [`SendError::MessageTooLarge`].
+    #[inline]
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.ready()?;
+        self.check(message.len())?;
+        match self.claim()? {
+            Some(ticket) => {
+                self.put(ticket, message);
+                Ok(())
+            }
+            None => match self.fruitless()? {
+                Some(ticket) => {
+                    self.put(ticket, message);
+                    Ok(())
+                }
+                None => Err(SendError::Full),
+            },
+        }
+    }
+
+    /// A call that does not block found no room: now and then it asks why.
+    #[inline]
+    fn fruitless(&mut self) -> Result<Option<u64>, SendError> {
+        self.fruitless = self.fruitless.wrapping_add(1);
+        if !self.fruitless.is_multiple_of(LOOK_INTO_IT) {
+            return Ok(None);
+        }
+        self.look_into_it();
+        self.gone = self.participant().peers_gone();
+        self.claim()
+    }
+
+    /// Sends a copy of `message`; blocks while there is no room.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`]; when there is no room, [`SendError::PeerDied`] if every consumer died
+    /// and [`SendError::Closed`] if every consumer left; [`SendError::MessageTooLarge`]. While no
+    /// consumer has come yet, it waits.
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_until(message, Deadline::NEVER)
+    }
+
+    /// As [`Producer::send`], but gives up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`Producer::send`], and [`SendError::TimedOut`].
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.send_until(message, Deadline::after(timeout))
+    }
+
+    #[inline(always)]
+    fn send_until(&mut self, message: &[u8], deadline: Deadline) -> Result<(), SendError> {
+        self.ready()?;
+        self.check(message.len())?;
+        let ticket = match self.claim()? {
+            Some(ticket) => ticket,
+            None => self.wait_for_room(deadline)?,
+        };
+        self.put(ticket, message);
+        Ok(())
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, deadline: Deadline) -> Result<u64, SendError> {
+        self.participant().stalled();
+        let mut spinner = self.participant().spinner.clone();
+        let result = block_on(
+            &mut WaitForRoom {
+                producer: self,
+                deadline,
+            },
+            &mut spinner,
+        );
+        if let Ok(participant) = &mut self.member {
+            participant.spinner = spinner;
+        }
+        self.gone = None;
+        if result.is_ok() && self.participant().queue().may_write() {
+            self.participant().pass_on();
+        }
+        result
+    }
+
+    /// Claims a slot and lends it out, to be written in place: no copy. Blocks while there is no room.
+    ///
+    /// # Errors
+    /// As [`Producer::send`].
+    ///
+    /// ```
+    /// # let ring = ringway::mpmc::Ring::anonymous(Default::default())?;
+    /// # let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);
+    /// let mut slot = producer.reserve(5)?;
+    /// slot.copy_from_slice(b"hello");
+    /// slot.commit();
+    /// assert_eq!(&consumer.recv()?[..], b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        self.ready()?;
+        self.check(len)?;
+        let ticket = match self.claim()? {
+            Some(ticket) => ticket,
+            None => self.wait_for_room(Deadline::NEVER)?,
+        };
+        Ok(self.lend(ticket, len))
+    }
+
+    /// As [`Producer::reserve`], but never blocks.
+    ///
+    /// # Errors
+    /// As [`Producer::try_send`].
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        self.ready()?;
+        self.check(len)?;
+        match self.claim()? {
+            Some(ticket) => Ok(self.lend(ticket, len)),
+            None => match self.fruitless()? {
+                Some(ticket) => Ok(self.lend(ticket, len)),
+                None => Err(SendError::Full),
+            },
+        }
+    }
+
+    fn lend(&mut self, ticket: u64, len: usize) -> Reservation<'_> {
+        self.open = Run {
+            first: ticket,
+            count: 1,
+        };
+        Reservation {
+            producer: self,
+            ticket,
+            len,
+        }
+    }
+
+    /// Sends all `messages`, in order, claiming many slots at a time; blocks while there is no room.
+    /// The messages of one batch need not end up side by side when others send, too.
+    ///
+    /// # Errors
+    /// As [`Producer::send`]; what was sent before the error stays sent.
+    ///
+    /// ```
+    /// # let ring = ringway::mpmc::Ring::anonymous(Default::default())?;
+    /// # let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);
+    /// producer.send_batch([b"one", b"two"])?;
+    /// assert_eq!(&consumer.recv()?[..], b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_batch<I>(&mut self, messages: I) -> Result<(), SendError>
+    where
+        I: IntoIterator<Item: AsRef<[u8]>>,
+    {
+        self.ready()?;
+        let mut messages = messages.into_iter();
+        let mut next = messages.next();
+        while let Some(first) = next {
+            // As many slots as there are messages for certain.
+            let most = BATCH.min(1 + messages.size_hint().0 as u64);
+            let participant = self.participant();
+            // Open until each is committed: the iterator may panic, or have promised too much.
+            self.open = match participant
+                .queue()
+                .claim_write_run(participant.intents(), most)
+            {
+                Ok(run) => run,
+                Err(blocked) => {
+                    self.blocked(blocked)?;
+                    let first = self.wait_for_room(Deadline::NEVER)?;
+                    Run { first, count: 1 }
+                }
+            };
+            next = Some(first);
+            while self.open.count != 0
+                && let Some(message) = next
+            {
+                let message = message.as_ref();
+                if let Err(error) = self.check(message.len()) {
+                    self.settle();
+                    return Err(error);
+                }
+                self.fill(self.open.first, message);
+                self.participant().queue().commit(self.open.first);
+                self.open = Run {
+                    first: self.open.first + 1,
+                    count: self.open.count - 1,
+                };
+                next = messages.next();
+            }
+            if self.open.count != 0 {
+                self.settle();
+            }
+            self.participant().notify();
+        }
+        Ok(())
+    }
+
+    /// Closes the ring for all producers: no send succeeds any more, anywhere; consumers get what was
+    /// sent before, and then `Closed`. (A producer that only leaves is dropped instead.)
+    ///
+    /// # Errors
+    /// [`SendError::Forked`].
+    pub fn close(&mut self) -> Result<(), SendError> {
+        self.ready()?;
+        self.participant().close();
+        Ok(())
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        let shared = match &self.member {
+            Ok(participant) => &participant.shared,
+            Err((shared, _)) => shared,
+        };
+        shared.geometry.slot_size as usize
+    }
+}
+
+impl Clone for Producer {
+    fn clone(&self) -> Producer {
+        let shared = match &self.member {
+            Ok(participant) => &participant.shared,
+            Err((shared, _)) => shared,
+        };
+        let member =
+            Participant::join(shared, Role::Producer).map_err(|error| (shared.clone(), error));
+        Producer {
+            member,
+            open: Run::NONE,
+            fruitless: 0,
+            gone: None,
+        }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        if self.open.count != 0 && self.participant().is_here() {
+            self.settle();
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("open", &self.open.count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A producer that waits for room.
+struct WaitForRoom<'a> {
+    producer: &'a mut Producer,
+    deadline: Deadline,
+}
+
+impl Blocking for WaitForRoom<'_> {
+    type Output = u64;
+    type Error = SendError;
+
+    #[inline]
+    fn attempt(&mut self, _spinning: bool) -> Result<Option<u64>, SendError> {
+        self.producer.claim()
+    }
+
+    fn announce(&mut self) -> Result<Option<u64>, SendError> {
+        // What is in the way may be a dead one's.
+        self.producer.look_into_it();
+        // Consumers may sleep over messages behind a slot that was just stepped over.
+        self.producer.participant().notify();
+        let expected = self.producer.participant().announce();
+        Ok((!self.producer.participant().queue().may_write()).then_some(expected))
+    }
+
+    fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
+        self.producer
+            .participant()
+            .sleep(expected, self.deadline)
+            .map_err(|source| SendError::Os {
+                op: "sleep",
+                source,
+            })?;
+        self.pulse()
+    }
+
+    fn pulse(&mut self) -> Result<(), SendError> {
+        self.producer.look_into_it();
+        if self.deadline.passed() {
+            return Err(SendError::TimedOut);
+        }
+        // Told after one more attempt: what a peer did last counts.
+        self.producer.gone = self.producer.participant().peers_gone();
+        Ok(())
+    }
+}
+
+/// A slot lent out to be written in place. Committed with [`Reservation::commit`]; dropped, it is
+/// given up; leaked, it is given up at the producer's next use.
+pub struct Reservation<'a> {
+    producer: &'a mut Producer,
+    ticket: u64,
+    len: usize,
+}
+
+impl Reservation<'_> {
+    /// Sends what was written.
+    #[inline]
+    pub fn commit(self) {
+        let len = self.len;
+        self.commit_len(len);
+    }
+
+    /// Sends the first `len` bytes of what was written (all of them, if `len` is more).
+    #[inline]
+    pub fn commit_len(self, len: usize) {
+        let participant = self.producer.participant();
+        let queue = participant.queue();
+        queue
+            .slots
+            .length(self.ticket)
+            .store(len.min(self.len) as u32, Ordering::Relaxed);
+        queue.commit(self.ticket);
+        participant.notify();
+        self.producer.open = Run::NONE;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.producer.open.count != 0 {
+            self.producer.settle();
+        }
+    }
+}
+
+impl Deref for Reservation<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        let payload = self
+            .producer
+            .participant()
+            .queue()
+            .slots
+            .payload(self.ticket);
+        // SAFETY: the slot is claimed: nobody who keeps the protocol accesses its payload, which has
+        // room for `len` bytes (checked) and stays mapped as long as the producer.
+        unsafe { core::slice::from_raw_parts(payload, self.len) }
+    }
+}
+
+impl DerefMut for Reservation<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let payload = self
+            .producer
+            .participant()
+            .queue()
+            .slots
+            .payload(self.ticket);
+        // SAFETY: as in `deref`, and `self` is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(payload, self.len) }
+    }
+}
+
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,255 @@
+//! A ring: its memory, shared by the handles of this process.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::layout::Kind;
+use crate::mapping::{Making, Mapping, Place};
+use crate::os::eventfd::EventFd;
+use crate::ring::mpmc::{Intents, Queue};
+use crate::sleeper::{self, Events};
+use crate::wait::WaitStrategy;
+
+use super::config::{Config, Geometry};
+use super::consumer::Consumer;
+use super::participant::{Control, Participant, Role};
+use super::producer::Producer;
+use crate::primitive::{AtomicU64, Slots};
+
+/// Creates the ring `name`, which must not exist (a name all of whose owners are dead is replaced).
+///
+/// # Errors
+/// [`Error::AlreadyExists`], [`Error::Config`], [`Error::NoRoom`], [`Error::PermissionDenied`].
+///
+/// ```
+/// # let name = format!("doc-mpmc-create-{}", std::process::id());
+/// let ring = ringway::mpmc::create(&name, Default::default())?;
+/// let worker = ringway::mpmc::attach(&name)?.consumer()?;
+/// # Ok::<(), ringway::Error>(())
+/// ```
+pub fn create(name: &str, config: Config) -> Result<Ring, Error> {
+    Ring::make(name, Place::of(name)?, config)
+}
+
+/// Attaches to the ring `name`.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::NotOurs`], [`Error::Version`], [`Error::Corrupt`],
+/// [`Error::PermissionDenied`].
+pub fn attach(name: &str) -> Result<Ring, Error> {
+    let mapping = Mapping::attach(name, Place::of(name)?, Kind::Mpmc, true)?;
+    Ring::open(mapping, None)
+}
+
+/// Attaches to the ring `name`, or creates it if it does not exist. `config` is only used then.
+///
+/// # Errors
+/// As [`create`] and [`attach`].
+pub fn create_or_attach(name: &str, config: Config) -> Result<Ring, Error> {
+    loop {
+        match attach(name) {
+            Err(Error::NotFound { .. }) => {}
+            result => return result,
+        }
+        match create(name, config.clone()) {
+            // Somebody else created it in between.
+            Err(Error::AlreadyExists { .. }) => {}
+            result => return result,
+        }
+    }
+}
+
+/// A ring that this process has mapped. Handles are taken from it: [`Ring::producer`] and
+/// [`Ring::consumer`]. Cheap to clone; the memory stays mapped until the last handle is gone.
+#[derive(Clone)]
+pub struct Ring(Arc<Shared>);
+
+/// What the handles of one process share.
+pub(super) struct Shared {
+    pub(super) mapping: Mapping,
+    pub(super) geometry: Geometry,
+    pub(super) events: Option<Events>,
+}
+
+impl Shared {
+    pub(super) fn control(&self) -> &Control {
+        let at = self.mapping.at(self.mapping.header().control());
+        // SAFETY: the control words lie there (geometry checked against the header), aligned to 128;
+        // they are atomics, valid whatever a peer writes, and stay mapped as long as `self`.
+        unsafe { &*at.cast::<Control>() }
+    }
+
+    pub(super) fn queue(&self) -> Queue<'_> {
+        let header = self.mapping.header();
+        let intents = self
+            .mapping
+            .at(header.control() + size_of::<Control>() as u64);
+        // SAFETY: `participants` of them follow the control words (geometry checked); they are
+        // atomics, aligned to 128 like the control words, mapped as long as `self`.
+        let intents = unsafe {
+            core::slice::from_raw_parts(
+                intents.cast::<Intents>(),
+                self.geometry.participants as usize,
+            )
+        };
+        // SAFETY: the slots lie there, `capacity` times `stride` bytes (geometry checked), aligned to
+        // a page; payloads are only accessed by whoever the protocol gives them to.
+        let slots = unsafe {
+            Slots::new(
+                self.mapping.at(header.data()),
+                self.geometry.capacity,
+                self.geometry.stride,
+            )
+        };
+        let on_death = self.geometry.on_death.policy();
+        Queue {
+            cursors: &self.control().cursors,
+            intents,
+            slots,
+            on_death,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.queue().len() == 0 {
+            self.mapping.unlink_if_last();
+        }
+    }
+}
+
+impl Ring {
+    /// A ring without a name: for this process, and for others that are given its descriptor.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::NoRoom`].
+    pub fn anonymous(config: Config) -> Result<Ring, Error> {
+        Ring::make("(anonymous)", Place::Anonymous, config)
+    }
+
+    /// The ring in an open file: one that [`Ring::as_fd`] gave, inherited or received.
+    ///
+    /// # Errors
+    /// As [`attach`].
+    pub fn from_fd(fd: OwnedFd) -> Result<Ring, Error> {
+        Ring::open(Mapping::from_fd(fd, Kind::Mpmc)?, None)
+    }
+
+    fn make(name: &str, place: Place, config: Config) -> Result<Ring, Error> {
+        let header = config.header()?;
+        let geometry = Geometry::of(name, &header)?;
+        let events = match geometry.wait {
+            WaitStrategy::EventFd => {
+                let event = || EventFd::new().map_err(|error| Error::os("eventfd", name, error));
+                Some(Events::from([event()?, event()?]))
+            }
+            _ => None,
+        };
+        let making = Making {
+            mode: config.file_mode(),
+            huge: false,
+        };
+        let mapping = Mapping::create(name, place, header, &making, |mapping| {
+            fill(mapping, &geometry);
+            sleeper::init(mapping)
+        })?;
+        Ring::open(mapping, events)
+    }
+
+    fn open(mapping: Mapping, events: Option<Events>) -> Result<Ring, Error> {
+        let geometry = Geometry::of(mapping.name(), mapping.header())?;
+        Ok(Ring(Arc::new(Shared {
+            mapping,
+            geometry,
+            events,
+        })))
+    }
+
+    /// A producer, attached as a participant of its own.
+    ///
+    /// # Errors
+    /// [`Error::TooManyParticipants`]; [`Error::NoRoom`] when there are no descriptors left.
+    pub fn producer(&self) -> Result<Producer, Error> {
+        Participant::join(&self.0, Role::Producer).map(Producer::new)
+    }
+
+    /// A consumer, attached as a participant of its own.
+    ///
+    /// # Errors
+    /// As [`Ring::producer`].
+    pub fn consumer(&self) -> Result<Consumer, Error> {
+        Participant::join(&self.0, Role::Consumer).map(Consumer::new)
+    }
+
+    /// How many messages fit.
+    pub fn capacity(&self) -> u64 {
+        self.0.geometry.capacity
+    }
+
+    /// The longest message, in bytes.
+    pub fn slot_size(&self) -> usize {
+        self.0.geometry.slot_size as usize
+    }
+
+    /// How many messages are waiting (or being written) now.
+    pub fn len(&self) -> u64 {
+        self.0.queue().len()
+    }
+
+    /// Whether no message is waiting now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How both sides wait.
+    pub fn wait_strategy(&self) -> WaitStrategy {
+        self.0.geometry.wait
+    }
+
+    /// Takes the name away: nobody can attach by it any more. Those attached keep their ring.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`].
+    pub fn unlink(&self) -> Result<(), Error> {
+        self.0.mapping.unlink()
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.mapping.as_fd()
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("name", &self.0.mapping.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts the words of an empty ring into fresh memory.
+fn fill(mapping: &Mapping, geometry: &Geometry) {
+    let header = mapping.header();
+    let control = mapping.at(header.control());
+    // SAFETY: nobody else has the mapping yet; control words, intents and slots lie in it one after
+    // the other, aligned, as the header was computed from their sizes.
+    unsafe {
+        control.cast::<Control>().write(Control::new());
+        let intents = control.add(size_of::<Control>()).cast::<Intents>();
+        for index in 0..geometry.participants as usize {
+            intents.add(index).write(Intents::new());
+        }
+        let slots = mapping.at(header.data());
+        for index in 0..geometry.capacity {
+            slots
+                .add((index * geometry.stride) as usize)
+                .cast::<AtomicU64>()
+                .write(AtomicU64::new(index));
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Who is attached to a ring, and who of them is alive.
+//!
+//! Each attached handle holds a record in the mapping and, as its token of life, a lock on a byte of
+//! the file that belongs to that record and generation. The kernel drops the lock on any death
+//! whatever, so it cannot be forged by a stale record, by a process id used again, or by another
+//! pid namespace. A lock can outlive its process only where a raw `fork`, by somebody else's library,
+//! copied the descriptor; a process descriptor that says dead overrules it then.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::error::Error;
+use crate::layout;
+use crate::mapping::Mapping;
+use crate::os;
+use crate::os::life::{LockFile, Pidfd};
+
+/// Locks that belong to one record: its generations take turns.
+const GENERATIONS: u64 = 1 << 20;
+/// How often a joiner looks again at a record that another is just joining.
+const JOIN_TRIES: u32 = 100_000;
+
+const PHASE: u64 = 3;
+const FREE: u64 = 0;
+const LIVE: u64 = 1;
+const LEFT: u64 = 2;
+const JOINING: u64 = 3;
+
+/// What a participant shows of itself in the mapping: a pair of cache lines of its own.
+#[repr(C, align(128))]
+pub(crate) struct Record {
+    /// Generation in the upper bits, and below it the phase:
+    ///
+    /// | phase | meaning | who may move it on |
+    /// | --- | --- | --- |
+    /// | FREE | never used | a joiner that holds the record's JOINING lock, to LIVE of the next generation |
+    /// | LIVE | attached, or died without leaving (its lock tells) | its owner to LEFT; if its lock is free, a joiner to LIVE of the next generation |
+    /// | LEFT | it detached | a joiner to LIVE of the next generation |
+    /// | JOINING | a joiner is settling the affairs of the dead one before it; counts as dead | that joiner to LIVE, or back; if its locks are free, another joiner |
+    pub(crate) state: AtomicU64,
+    /// Its process id, as that process sees it; for people, and for a process descriptor.
+    pub(crate) pid: AtomicU32,
+    /// What it does here, by the ring's own numbering.
+    pub(crate) role: AtomicU32,
+    /// When its process started, in clock ticks since boot.
+    pub(crate) start_time: AtomicU64,
+    /// The pid namespace in which `pid` means something.
+    pub(crate) namespace: AtomicU64,
+    /// Times it slept, and times it woke a peer.
+    pub(crate) parks: AtomicU64,
+    /// Times it woke a peer.
+    pub(crate) wakes: AtomicU64,
+    /// Times it found the ring full, or empty, and had to wait.
+    pub(crate) stalls: AtomicU64,
+    /// The ring's own words.
+    pub(crate) words: [AtomicU64; 9],
+}
+
+const _: () = assert!(size_of::<Record>() as u64 == layout::PARTICIPANT);
+
+/// What is known of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// There never was one.
+    Never,
+    /// It lives.
+    Alive,
+    /// It detached.
+    Left,
+    /// It died without detaching.
+    Dead,
+}
+
+/// The record at `index` of a mapping.
+pub(crate) fn record(mapping: &Mapping, index: u32) -> &Record {
+    assert!(index < mapping.header().participants);
+    let at = mapping.at(layout::PARTICIPANTS + u64::from(index) * layout::PARTICIPANT);
+    // SAFETY: the table lies in the mapping (checked header), aligned to 128; every field is an
+    // atomic, valid whatever a peer writes; the mapping outlives the reference.
+    unsafe { &*at.cast::<Record>() }
+}
+
+fn token(index: u32, state: u64) -> u64 {
+    layout::TOKENS + u64::from(index) * GENERATIONS + (state / (PHASE + 1)) % GENERATIONS
+}
+
+/// An attached participant: its record and its token of life. Dropping it detaches.
+pub(crate) struct Membership {
+    index: u32,
+    state: u64,
+    lock: LockFile,
+}
+
+impl Membership {
+    /// Takes record `index` for `role`, if the one who has it left or is dead. The state it was in
+    /// is returned too: whoever takes over from a dead one has to settle its affairs.
+    pub(crate) fn join(
+        mapping: &Mapping,
+        index: u32,
+        role: u32,
+        role_name: &'static str,
+    ) -> Result<(Membership, Life), Error> {
+        let name = mapping.name();
+        let os_error = |error| Error::os("fcntl", name, error);
+        let lock = mapping.lock_file()?;
+        let joining = layout::JOINING + u64::from(index);
+        let mut tries = 0;
+        while !lock.try_lock(joining, true).map_err(os_error)? {
+            tries += 1;
+            if tries > JOIN_TRIES {
+                let pid = record(mapping, index).pid.load(Ordering::Relaxed);
+                return Err(Error::RoleTaken {
+                    name: name.into(),
+                    role: role_name,
+                    pid,
+                });
+            }
+            os::yield_now();
+        }
+        let record = record(mapping, index);
+        let before = Watch::new(index).life(mapping, &lock);
+        if before == Life::Alive {
+            let pid = record.pid.load(Ordering::Relaxed);
+            return Err(Error::RoleTaken {
+                name: name.into(),
+                role: role_name,
+                pid,
+            });
+        }
+        // Acquire: what the one before wrote in its record comes before what we write.
+        let old = record.state.load(Ordering::Acquire);
+        let state = (old & !PHASE).wrapping_add(PHASE + 1) | LIVE;
+        if !lock.try_lock(token(index, state), true).map_err(os_error)? {
+            // The lock of the next generation is held: somebody wrote in the record who should not.
+            let offset = layout::PARTICIPANTS + u64::from(index) * layout::PARTICIPANT;
+            return Err(Error::Corrupt {
+                name: name.into(),
+                what: "participant record",
+                offset,
+            });
+        }
+        let pid = std::process::id();
+        record.pid.store(pid, Ordering::Relaxed);
+        record.role.store(role, Ordering::Relaxed);
+        record
+            .start_time
+            .store(os::life::start_time(pid), Ordering::Relaxed);
+        record
+            .namespace
+            .store(os::life::pid_namespace(), Ordering::Relaxed);
+        // Release: who sees LIVE sees whose it is, and finds the lock held.
+        record.state.store(state, Ordering::Release);
+        lock.unlock(joining).map_err(os_error)?;
+        Ok((Membership { index, state, lock }, before))
+    }
+
+    /// Takes record `index` for `role` if nobody alive has it, nobody else is just joining it, and
+    /// `settle`, called while the record counts as dead (JOINING), can settle what the one before
+    /// left behind. Otherwise everything stays as it was.
+    pub(crate) fn join_settled(
+        mapping: &Mapping,
+        index: u32,
+        role: u32,
+        settle: impl FnOnce(&LockFile) -> bool,
+    ) -> Result<Option<Membership>, Error> {
+        let os_error = |error| Error::os("fcntl", mapping.name(), error);
+        let lock = mapping.lock_file()?;
+        let joining = layout::JOINING + u64::from(index);
+        if !lock.try_lock(joining, true).map_err(os_error)? {
+            return Ok(None);
+        }
+        if Watch::new(index).life(mapping, &lock) == Life::Alive {
+            return Ok(None);
+        }
+        let record = record(mapping, index);
+        // Acquire: what the one before wrote in its record comes before what we write.
+        let old = record.state.load(Ordering::Acquire);
+        let generation = (old & !PHASE).wrapping_add(PHASE + 1);
+        if !lock
+            .try_lock(token(index, generation), true)
+            .map_err(os_error)?
+        {
+            return Ok(None);
+        }
+        // Release: who sees JOINING sees at least what we have seen of the one before.
+        record.state.store(generation | JOINING, Ordering::Release);
+        if !settle(&lock) {
+            record.state.store(old, Ordering::Release);
+            return Ok(None);
+        }
+        let pid = std::process::id();
+        record.pid.store(pid, Ordering::Relaxed);
+        record.role.store(role, Ordering::Relaxed);
+        record
+            .start_time
+            .store(os::life::start_time(pid), Ordering::Relaxed);
+        record
+            .namespace
+            .store(os::life::pid_namespace(), Ordering::Relaxed);
+        let state = generation | LIVE;
+        // Release: who sees LIVE sees whose it is, that its old affairs are settled, and finds the
+        // lock held.
+        record.state.store(state, Ordering::Release);
+        lock.unlock(joining).map_err(os_error)?;
+        Ok(Some(Membership { index, state, lock }))
+    }
+
+    /// The number of its record.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// A description for looking at others' locks with.
+    pub(crate) fn lock_file(&self) -> &LockFile {
+        &self.lock
+    }
+
+    /// Says that it leaves; its lock is dropped with it.
+    pub(crate) fn leave(&self, mapping: &Mapping) {
+        let state = self.state & !PHASE | LEFT;
+        // Release: what it did here comes before its leaving.
+        record(mapping, self.index)
+            .state
+            .store(state, Ordering::Release);
+    }
+}
+
+/// Looks at whether one other participant is alive; keeps a process descriptor of it.
+pub(crate) struct Watch {
+    index: u32,
+    seen: Cell<u64>,
+    pidfd: RefCell<Option<Pidfd>>,
+}
+
+impl Watch {
+    /// A watch on record `index`.
+    pub(crate) fn new(index: u32) -> Watch {
+        Watch {
+            index,
+            seen: Cell::new(0),
+            pidfd: RefCell::new(None),
+        }
+    }
+
+    /// Whether it has left, by a look at shared memory alone.
+    pub(crate) fn has_left(&self, mapping: &Mapping) -> bool {
+        record(mapping, self.index).state.load(Ordering::Acquire) & PHASE == LEFT
+    }
+
+    /// What has become of it. A system call or two.
+    pub(crate) fn life(&self, mapping: &Mapping, lock: &LockFile) -> Life {
+        let record = record(mapping, self.index);
+        // Acquire: pairs with the release in `join` and in `leave`.
+        let state = record.state.load(Ordering::Acquire);
+        match state & PHASE {
+            FREE => return Life::Never,
+            LEFT => return Life::Left,
+            JOINING => return Life::Dead,
+            _ => {}
+        }
+        match lock.is_locked(token(self.index, state)) {
+            Ok(false) => {
+                // Did it leave, or was it followed by another, between the two looks?
+                let now = record.state.load(Ordering::Acquire);
+                if now == state {
+                    return Life::Dead;
+                }
+                return if now & PHASE == LEFT {
+                    Life::Left
+                } else {
+                    Life::Alive
+                };
+            }
+            Ok(true) => {}
+            // The lock cannot be looked at: rather wait for one who is dead than rob one who lives.
+            Err(_) => return Life::Alive,
+        }
+        if self.seen.replace(state) != state {
+            *self.pidfd.borrow_mut() = open_process(record);
+        }
+        match &*self.pidfd.borrow() {
+            Some(pidfd) if pidfd.is_dead() => Life::Dead,
+            _ => Life::Alive,
+        }
+    }
+}
+
+/// A descriptor of the process that a record names, if it can be had from here.
+fn open_process(record: &Record) -> Option<Pidfd> {
+    let pid = record.pid.load(Ordering::Relaxed);
+    if pid == std::process::id() || record.namespace.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    if record.namespace.load(Ordering::Relaxed) != os::life::pid_namespace() {
+        return None;
+    }
+    let pidfd = Pidfd::open(pid).ok()?;
+    // The id may have been given to another process since.
+    let start_time = record.start_time.load(Ordering::Relaxed);
+    (start_time != 0 && os::life::start_time(pid) == start_time).then_some(pidfd)
+}

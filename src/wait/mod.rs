@@ -1,0 +1,67 @@
+//! Waiting: how long to spin, and when to sleep.
+//!
+//! [`block_on`] is the one loop in which every blocking call waits. It never loses a wake-up as long
+//! as its four parts keep their word: `attempt` finds what is there; `announce` leaves a mark that
+//! whoever changes the word will see, *or* finds that it has changed; `sleep` returns at once if the
+//! word is no longer what was announced; and whoever changes the word and sees the mark wakes. The
+//! operating system is handed in through `sleep`, so that the same loop runs under loom.
+
+mod bell;
+mod spinner;
+mod strategy;
+
+pub(crate) use bell::Bell;
+pub(crate) use spinner::Spinner;
+pub use strategy::WaitStrategy;
+
+/// One side that waits for something.
+pub(crate) trait Blocking {
+    /// What it waits for.
+    type Output;
+    /// Why it gives up.
+    type Error;
+
+    /// Looks once whether it is there. `spinning` says that it will be asked again at once, so a
+    /// look that disturbs the peer can be left out.
+    fn attempt(&mut self, spinning: bool) -> Result<Option<Self::Output>, Self::Error>;
+
+    /// Leaves the mark that it is going to sleep; returns the value of the word to sleep on, or
+    /// `None` when it has to look again first.
+    fn announce(&mut self) -> Result<Option<u64>, Self::Error>;
+
+    /// Sleeps while the word is `expected`. May return early. Gives up when the time is over or the
+    /// peer is gone.
+    fn sleep(&mut self, expected: u64) -> Result<(), Self::Error>;
+
+    /// Called now and then while spinning: gives up when the time is over or the peer is gone.
+    fn pulse(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Waits until `side` has what it waits for.
+///
+/// # Errors
+/// Whatever `side` gives up with.
+#[inline]
+pub(crate) fn block_on<S: Blocking>(
+    side: &mut S,
+    spinner: &mut Spinner,
+) -> Result<S::Output, S::Error> {
+    spinner.begin();
+    loop {
+        if let Some(output) = side.attempt(spinner.is_spinning())? {
+            spinner.succeeded();
+            return Ok(output);
+        }
+        match spinner.next() {
+            spinner::Step::Look => {}
+            spinner::Step::Pulse => side.pulse()?,
+            spinner::Step::Sleep => {
+                // The last look before the mark may have been a lazy one; `announce` looks exactly.
+                if let Some(expected) = side.announce()? {
+                    side.sleep(expected)?;
+                }
+                spinner.slept();
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! How long to spin before sleeping.
+//!
+//! A wake-up across processors costs tens of microseconds here whatever it is made with, a look at a
+//! line that has not changed a nanosecond. So it pays to look for about as long as one wake-up
+//! costs, if what one waits for comes within that time; and it is a waste if it does not. The
+//! adaptive spinner keeps a score of how often it did.
+
+use super::WaitStrategy;
+use crate::primitive::spin_loop;
+
+/// Looks without a pause between them, about 2 µs: the cheapest way to see a quick answer.
+const BARE: u32 = 400;
+/// Looks with a pause after each, at the highest score: about the cost of one wake-up.
+const PAUSED: u32 = 1200;
+/// Looks with a pause that even a score of zero is given, so that it can rise again.
+const PAUSED_LEAST: u32 = 32;
+const SCORE_MAX: u32 = 64;
+/// Looks between two pulses of a spinner that never sleeps.
+const PULSE: u32 = 4096;
+/// With one processor the peer cannot run while we look.
+const BARE_ALONE: u32 = 2;
+/// Times that a lone processor is offered to the peer before sleeping.
+const YIELDS_ALONE: u32 = 2;
+
+/// What to do next while waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Look again.
+    Look,
+    /// See whether to give up, then look again.
+    Pulse,
+    /// Announce, and sleep.
+    Sleep,
+}
+
+/// Decides between looking again and sleeping. Belongs to one side of one ring.
+#[derive(Clone, Debug)]
+pub(crate) struct Spinner {
+    strategy: WaitStrategy,
+    /// Looks so far in this wait.
+    looks: u32,
+    /// How often spinning has paid lately, 0 to [`SCORE_MAX`].
+    score: u32,
+    /// Whether there is only one processor to run on.
+    alone: bool,
+    /// Lets another thread run; handed in, since it is a system call.
+    yield_now: fn(),
+    /// How many processors there are; handed in likewise.
+    processors: fn() -> usize,
+}
+
+impl Spinner {
+    /// A spinner for `strategy`.
+    pub(crate) fn new(
+        strategy: WaitStrategy,
+        yield_now: fn(),
+        processors: fn() -> usize,
+    ) -> Spinner {
+        let alone = processors() == 1;
+        Spinner {
+            strategy,
+            looks: 0,
+            score: SCORE_MAX / 2,
+            alone,
+            yield_now,
+            processors,
+        }
+    }
+
+    /// A wait begins.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.looks = 0;
+    }
+
+    /// Whether another look follows soon if this one finds nothing.
+    #[inline]
+    pub(crate) fn is_spinning(&self) -> bool {
+        self.looks & 63 != 63
+    }
+
+    /// What was waited for is there.
+    #[inline]
+    pub(crate) fn succeeded(&mut self) {
+        if self.looks > BARE && self.strategy == WaitStrategy::Adaptive {
+            self.score += (SCORE_MAX - self.score).div_ceil(4);
+        }
+    }
+
+    /// After sleeping: spin a little for the next thing, but less than before.
+    #[cold]
+    pub(crate) fn slept(&mut self) {
+        self.alone = (self.processors)() == 1;
+        self.score -= self.score.div_ceil(4);
+        self.looks = 0;
+    }
+
+    /// Nothing there yet: what next?
+    #[inline]
+    pub(crate) fn next(&mut self) -> Step {
+        self.looks += 1;
+        match self.strategy {
+            WaitStrategy::Adaptive if !self.alone => {
+                if self.looks <= BARE {
+                    return Step::Look;
+                }
+                let most = PAUSED_LEAST + PAUSED * self.score / SCORE_MAX;
+                if self.looks <= BARE + most {
+                    spin_loop();
+                    return Step::Look;
+                }
+                Step::Sleep
+            }
+            WaitStrategy::Adaptive => self.next_alone(),
+            WaitStrategy::Spin => self.next_spin(),
+            _ => Step::Sleep,
+        }
+    }
+
+    #[cold]
+    fn next_alone(&mut self) -> Step {
+        if self.looks <= BARE_ALONE {
+            Step::Look
+        } else if self.looks <= BARE_ALONE + YIELDS_ALONE {
+            (self.yield_now)();
+            Step::Look
+        } else {
+            Step::Sleep
+        }
+    }
+
+    #[inline]
+    fn next_spin(&mut self) -> Step {
+        if self.alone {
+            if self.looks > BARE_ALONE {
+                (self.yield_now)();
+            }
+            if self.looks < PULSE {
+                return Step::Look;
+            }
+        } else {
+            if self.looks <= BARE {
+                return Step::Look;
+            }
+            if self.looks < PULSE {
+                spin_loop();
+                return Step::Look;
+            }
+            // Nothing for some 100 µs: somebody else may need the processor to bring it.
+            (self.yield_now)();
+        }
+        self.looks = BARE;
+        self.alone = (self.processors)() == 1;
+        Step::Pulse
+    }
+}

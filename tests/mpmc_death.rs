@@ -1,0 +1,590 @@
+//! The MPMC ring between real processes that are killed and stopped at any moment.
+//!
+//! The storm runs for 10 s; `RINGWAY_STORM_SECONDS=60 cargo test --test mpmc_death storm -- --nocapture`
+//! runs it longer, `RINGWAY_SEED=n` repeats a choice of victims.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use ringway::mpmc::{self, Config, OnDeath, Ring};
+use ringway::wait::WaitStrategy;
+use ringway::{RecvError, SendError};
+
+mod common;
+use common::{Random, Reaped, child, task, until, watchdog};
+
+const CHILD: &str = "child_process";
+
+/// What the processes of a test tell each other beside the ring.
+struct Evidence(MmapRaw);
+
+/// Words at the beginning of the evidence, then `sent` by incarnation, then marks.
+const WORDS: usize = 64;
+const INCARNATIONS: usize = 40_000;
+/// The most messages of one incarnation of a producer.
+const EACH: usize = 8192;
+
+impl Evidence {
+    fn path(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("ringway-evidence-{name}"))
+    }
+
+    fn create(name: &str) -> Evidence {
+        let file = File::create_new(Evidence::path(name)).unwrap();
+        file.set_len((8 * (WORDS + INCARNATIONS) + INCARNATIONS * EACH) as u64)
+            .unwrap();
+        drop(file);
+        Evidence::open(name)
+    }
+
+    fn open(name: &str) -> Evidence {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(Evidence::path(name))
+            .unwrap();
+        Evidence(MmapOptions::new().map_raw(&file).unwrap())
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < WORDS + INCARNATIONS);
+        // SAFETY: inside the mapping, aligned to 8; an atomic is valid whatever it holds.
+        unsafe { &*self.0.as_mut_ptr().cast::<AtomicU64>().add(index) }
+    }
+
+    /// How many messages incarnation `id` was told it had sent.
+    fn sent(&self, id: usize) -> &AtomicU64 {
+        self.word(WORDS + id)
+    }
+
+    /// How often message `number` of incarnation `id` was delivered: in the lower half of the byte the
+    /// first time, in the upper half again.
+    fn mark(&self, id: usize, number: usize) -> &AtomicU8 {
+        assert!(id < INCARNATIONS && number < EACH);
+        let at = 8 * (WORDS + INCARNATIONS) + id * EACH + number;
+        // SAFETY: inside the mapping; an atomic byte is valid whatever it holds.
+        unsafe { &*self.0.as_mut_ptr().cast::<AtomicU8>().add(at) }
+    }
+}
+
+struct Cleanup(String);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(Evidence::path(&self.0));
+        let _ = std::fs::remove_file(format!("/dev/shm/ringway.{}", self.0));
+    }
+}
+
+/// Words of the evidence.
+const STOP_PRODUCERS: usize = 0;
+const STOP_CONSUMERS: usize = 1;
+const DELIVERED: usize = 2;
+const REDELIVERED: usize = 3;
+const READY: usize = 4;
+
+fn message(id: u64, number: u64) -> [u8; 40] {
+    let words = [id, number, !id, !number, id.rotate_left(17) ^ number];
+    let mut bytes = [0; 40];
+    bytes
+        .chunks_mut(8)
+        .zip(words)
+        .for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    bytes
+}
+
+/// What a test's children do; empty in the test itself.
+#[test]
+fn child_process() {
+    let Some(task) = task() else { return };
+    // A child must not outlive a test that was itself killed.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
+    let words: Vec<&str> = task.split(' ').collect();
+    let evidence = Evidence::open(words[1]);
+    let ring = mpmc::attach(words[1]).unwrap();
+    match words[0] {
+        "produce" => produce(&ring, &evidence, words[2].parse().unwrap()),
+        "consume" => consume(&ring, &evidence),
+        "reserve" => {
+            let mut tx = ring.producer().unwrap();
+            let _slot = tx.reserve(8).unwrap();
+            evidence.word(READY).fetch_add(1, Ordering::SeqCst);
+            sleep_for_ever();
+        }
+        "stop" => {
+            // Stops itself inside a claim, and finishes it when it is continued.
+            let mut tx = ring.producer().unwrap();
+            let mut slot = tx.reserve(8).unwrap();
+            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            slot.copy_from_slice(b"stopped!");
+            slot.commit();
+        }
+        "hold" => {
+            let mut rx = ring.consumer().unwrap();
+            let _message = rx.recv().unwrap();
+            evidence.word(READY).fetch_add(1, Ordering::SeqCst);
+            sleep_for_ever();
+        }
+        "attach" => {
+            let _tx = (words[2] == "producer").then(|| ring.producer().unwrap());
+            let _rx = (words[2] == "consumer").then(|| ring.consumer().unwrap());
+            evidence.word(READY).fetch_add(1, Ordering::SeqCst);
+            sleep_for_ever();
+        }
+        other => panic!("no task {other}"),
+    }
+}
+
+fn sleep_for_ever() {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn produce(ring: &Ring, evidence: &Evidence, id: u64) {
+    let mut tx = ring.producer().unwrap();
+    for number in 0..EACH as u64 {
+        if evidence.word(STOP_PRODUCERS).load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        let bytes = message(id, number);
+        // By all the ways there are.
+        match number % 8 {
+            0 => {
+                let mut slot = tx.reserve(40).unwrap();
+                slot.copy_from_slice(&bytes);
+                slot.commit();
+            }
+            1 if number % 64 == 1 => {
+                drop(tx.reserve(8).unwrap());
+                tx.send(&bytes).unwrap();
+            }
+            2 => tx.send_batch([bytes]).unwrap(),
+            _ => tx.send(&bytes).unwrap(),
+        }
+        evidence
+            .sent(id as usize)
+            .store(number + 1, Ordering::Release);
+    }
+}
+
+fn consume(ring: &Ring, evidence: &Evidence) {
+    let mut rx = ring.consumer().unwrap();
+    let mut last = HashMap::new();
+    loop {
+        match rx.recv_timeout(Duration::from_millis(100)) {
+            Ok(message) => note(evidence, &message, message.redelivered(), &mut last),
+            Err(RecvError::TimedOut | RecvError::Closed | RecvError::PeerDied) => {
+                if evidence.word(STOP_CONSUMERS).load(Ordering::Relaxed) != 0 {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Notes a delivered message; it must be whole, and in its producer's order.
+fn note(evidence: &Evidence, bytes: &[u8], redelivered: bool, last: &mut HashMap<u64, u64>) {
+    let word = |i: usize| u64::from_le_bytes(bytes[8 * i..8 * i + 8].try_into().unwrap());
+    let (id, number) = (word(0), word(1));
+    assert_eq!(bytes, message(id, number), "torn");
+    if redelivered {
+        evidence
+            .mark(id as usize, number as usize)
+            .fetch_add(16, Ordering::Relaxed);
+        evidence.word(REDELIVERED).fetch_add(1, Ordering::Relaxed);
+    } else {
+        let before = last.insert(id, number);
+        assert!(
+            before.is_none_or(|before| before < number),
+            "{number} after {before:?}"
+        );
+        evidence
+            .mark(id as usize, number as usize)
+            .fetch_add(1, Ordering::Relaxed);
+    }
+    evidence.word(DELIVERED).fetch_add(1, Ordering::Relaxed);
+}
+
+fn spawn(task: &str) -> Reaped {
+    let mut command = child(CHILD, task);
+    command.stdout(std::process::Stdio::null());
+    Reaped(command.spawn().unwrap())
+}
+
+fn signal(child: &Reaped, signal: Signal) {
+    kill(Pid::from_raw(child.0.id() as i32), signal).unwrap();
+}
+
+/// Kills it, and waits until the kernel says so.
+fn slay(mut child: Reaped) {
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+}
+
+fn storm(name: &str, wait: WaitStrategy, on_death: OnDeath, seconds: u64) {
+    let name = &format!("{name}-{}", std::process::id());
+    let _cleanup = Cleanup(name.clone());
+    let evidence = Evidence::create(name);
+    let config = Config::default()
+        .slots(64)
+        .slot_size(40)
+        .wait(wait)
+        .on_death(on_death);
+    let ring = mpmc::create(name, config).unwrap();
+    let seed = std::env::var("RINGWAY_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ 0x5eed);
+    let mut random = Random(seed);
+    let mut incarnations = 0;
+    let mut start = |producer: bool| {
+        if producer {
+            incarnations += 1;
+            spawn(&format!("produce {name} {}", incarnations - 1))
+        } else {
+            spawn(&format!("consume {name}"))
+        }
+    };
+    let mut crew: Vec<Reaped> = (0..8).map(|i| start(i < 4)).collect();
+    let (mut kills, mut finished) = ([0u64; 2], 0u64);
+    let started = Instant::now();
+    let (mut progress, mut at, mut worst) = (0, Instant::now(), Duration::ZERO);
+    while started.elapsed() < Duration::from_secs(seconds) {
+        std::thread::sleep(Duration::from_micros(1000 + random.below(4000)));
+        for (i, member) in crew.iter_mut().enumerate() {
+            let Some(status) = member.0.try_wait().unwrap() else {
+                continue;
+            };
+            assert!(
+                status.success(),
+                "a participant failed: {status} (seed {seed})"
+            );
+            finished += 1;
+            *member = start(i < 4);
+        }
+        let i = random.below(8) as usize;
+        let victim = std::mem::replace(&mut crew[i], start(i < 4));
+        slay(victim);
+        kills[i / 4] += 1;
+        let now = evidence.word(DELIVERED).load(Ordering::Relaxed);
+        if now != progress {
+            (progress, worst, at) = (now, worst.max(at.elapsed()), Instant::now());
+        }
+        assert!(
+            at.elapsed() < Duration::from_secs(10),
+            "hangs at {ring:?} (seed {seed})"
+        );
+    }
+    // Producers end, consumers drain, and what is left is taken here.
+    evidence.word(STOP_PRODUCERS).store(1, Ordering::Relaxed);
+    let consumers = crew.split_off(4);
+    for mut producer in crew {
+        assert!(producer.0.wait().unwrap().success());
+    }
+    evidence.word(STOP_CONSUMERS).store(1, Ordering::Relaxed);
+    for mut consumer in consumers {
+        assert!(consumer.0.wait().unwrap().success());
+    }
+    let mut rx = ring.consumer().unwrap();
+    let mut last = HashMap::new();
+    while let Ok(message) = rx.recv_timeout(Duration::from_millis(300)) {
+        note(&evidence, &message, message.redelivered(), &mut last);
+    }
+    let (mut lost, mut doubled, mut sent, mut again) = (0, 0, 0, 0);
+    for id in 0..incarnations {
+        let ok = evidence.sent(id).load(Ordering::Acquire) as usize;
+        sent += ok;
+        for number in 0..EACH {
+            let mark = evidence.mark(id, number).load(Ordering::Relaxed);
+            if mark & 15 > 1 {
+                doubled += 1;
+            }
+            again += usize::from(mark >> 4);
+            if number < ok && mark == 0 {
+                lost += 1;
+            }
+        }
+    }
+    println!(
+        "storm {wait} {on_death:?}: {} kills ({} producers, {} consumers) in {:.1} s, {finished} finished; {sent} sent, {} delivered, {again} redelivered, {lost} lost, {doubled} doubled unmarked; longest time without a delivery {worst:?} (all 8 share 2 processors); seed {seed}",
+        kills[0] + kills[1],
+        kills[0],
+        kills[1],
+        started.elapsed().as_secs_f64(),
+        evidence.word(DELIVERED).load(Ordering::Relaxed),
+    );
+    assert_eq!(doubled, 0, "delivered twice and not marked");
+    match on_death {
+        OnDeath::Redeliver => assert_eq!(lost, 0, "sent, and never delivered"),
+        // One per killed consumer at most.
+        OnDeath::Drop => assert!(again == 0 && lost as u64 <= kills[1]),
+    }
+    // Every slot is usable.
+    let mut tx = ring.producer().unwrap();
+    for i in 0..ring.capacity() {
+        tx.try_send(&i.to_le_bytes()).unwrap();
+    }
+    assert!(matches!(tx.try_send(b"more"), Err(SendError::Full)));
+    for i in 0..ring.capacity() {
+        assert_eq!(&rx.try_recv().unwrap()[..], i.to_le_bytes());
+    }
+    assert!(
+        kills[0] + kills[1] > 100 * seconds / 10,
+        "too few kills to show anything"
+    );
+}
+
+fn storm_seconds() -> u64 {
+    std::env::var("RINGWAY_STORM_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(10)
+}
+
+#[test]
+fn storm_of_kills_loses_doubles_and_tears_nothing() {
+    let seconds = storm_seconds();
+    let _watchdog = watchdog(seconds + 90);
+    storm("storm", WaitStrategy::Adaptive, OnDeath::Redeliver, seconds);
+}
+
+#[test]
+fn storm_with_policy_drop_loses_at_most_what_the_killed_held() {
+    let _watchdog = watchdog(90);
+    storm(
+        "storm-drop",
+        WaitStrategy::Futex,
+        OnDeath::Drop,
+        storm_seconds().min(3),
+    );
+}
+
+fn small(name: &str, config: Config) -> (String, Cleanup, Evidence, Ring) {
+    let name = format!("{name}-{}", std::process::id());
+    let evidence = Evidence::create(&name);
+    let ring = mpmc::create(&name, config.slots(4).slot_size(16)).unwrap();
+    (name.clone(), Cleanup(name), evidence, ring)
+}
+
+fn wait_ready(evidence: &Evidence, count: u64) {
+    until(|| evidence.word(READY).load(Ordering::SeqCst) == count);
+}
+
+#[test]
+fn producer_killed_between_claim_and_commit_loses_only_its_own_message() {
+    let _watchdog = watchdog(60);
+    let (name, _cleanup, evidence, ring) = small("claim", Config::default());
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    tx.send(b"before").unwrap();
+    let victim = spawn(&format!("reserve {name}"));
+    wait_ready(&evidence, 1);
+    tx.send(b"after").unwrap();
+    assert_eq!(&rx.recv().unwrap()[..], b"before");
+    // Alive, it is waited for.
+    let short = Duration::from_millis(150);
+    assert!(matches!(rx.recv_timeout(short), Err(RecvError::TimedOut)));
+    slay(victim);
+    assert_eq!(&rx.recv().unwrap()[..], b"after");
+    for i in 0..20u64 {
+        tx.send(&i.to_le_bytes()).unwrap();
+        assert_eq!(&rx.recv().unwrap()[..], i.to_le_bytes());
+    }
+}
+
+#[test]
+fn message_of_a_killed_consumer_is_redelivered_and_says_so() {
+    let _watchdog = watchdog(60);
+    let (name, _cleanup, evidence, ring) = small("hold", Config::default());
+    let mut tx = ring.producer().unwrap();
+    tx.send(b"held").unwrap();
+    tx.send(b"next").unwrap();
+    let victim = spawn(&format!("hold {name}"));
+    wait_ready(&evidence, 1);
+    slay(victim);
+    // Killed while holding it twice over: the second is an adopter.
+    let victim = spawn(&format!("hold {name}"));
+    wait_ready(&evidence, 2);
+    slay(victim);
+    let mut rx = ring.consumer().unwrap();
+    let mut got: Vec<(Vec<u8>, bool)> = (0..2)
+        .map(|_| {
+            let message = rx.recv().unwrap();
+            (message.to_vec(), message.redelivered())
+        })
+        .collect();
+    got.sort();
+    assert_eq!(got[0], (b"held".to_vec(), true));
+    assert_eq!(got[1].0, b"next");
+    for i in 0..20u64 {
+        tx.send(&i.to_le_bytes()).unwrap();
+        assert_eq!(&rx.recv().unwrap()[..], i.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_full_ring_behind_a_dead_consumers_message_goes_on_when_another_consumer_takes_it() {
+    let _watchdog = watchdog(60);
+    for (on_death, expected) in [(OnDeath::Redeliver, 6), (OnDeath::Drop, 5)] {
+        let (name, _cleanup, evidence, ring) =
+            small("behind", Config::default().on_death(on_death));
+        let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        tx.send(b"held").unwrap();
+        let victim = spawn(&format!("hold {name}"));
+        wait_ready(&evidence, 1);
+        for _ in 0..3 {
+            tx.send(b"more").unwrap();
+        }
+        assert!(matches!(tx.try_send(b"full"), Err(SendError::Full)));
+        slay(victim);
+        let received = std::thread::scope(|scope| {
+            let receiver = scope.spawn(move || {
+                let mut count = 0;
+                while rx.recv().is_ok() {
+                    count += 1;
+                }
+                count
+            });
+            tx.send(b"room").unwrap();
+            tx.send(b"room").unwrap();
+            drop(tx);
+            receiver.join().unwrap()
+        });
+        assert_eq!(received, expected, "{on_death:?}");
+    }
+}
+
+#[test]
+fn a_participant_stopped_inside_a_claim_is_waited_for_and_never_robbed() {
+    let _watchdog = watchdog(60);
+    let (name, _cleanup, _evidence, ring) = small("stop", Config::default());
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    let mut stopped = spawn(&format!("stop {name}"));
+    let pid = Pid::from_raw(stopped.0.id() as i32);
+    let status = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert!(matches!(status, WaitStatus::Stopped(_, Signal::SIGSTOP)));
+    // The others go on up to the capacity, then wait; nobody repairs what is not dead.
+    for i in 0..3u64 {
+        tx.send(&i.to_le_bytes()).unwrap();
+    }
+    let short = Duration::from_millis(200);
+    assert!(matches!(
+        tx.send_timeout(b"full", short),
+        Err(SendError::TimedOut)
+    ));
+    assert!(matches!(rx.recv_timeout(short), Err(RecvError::TimedOut)));
+    signal(&stopped, Signal::SIGCONT);
+    assert_eq!(&rx.recv().unwrap()[..], b"stopped!");
+    for i in 0..3u64 {
+        assert_eq!(&rx.recv().unwrap()[..], i.to_le_bytes());
+    }
+    assert!(stopped.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_sleeping_consumer_learns_within_100_ms_that_all_producers_are_dead() {
+    let _watchdog = watchdog(60);
+    for wait in WaitStrategy::ALL
+        .into_iter()
+        .filter(|wait| *wait != WaitStrategy::EventFd)
+    {
+        let (name, _cleanup, evidence, ring) = small("producers", Config::default().wait(wait));
+        let mut rx = ring.consumer().unwrap();
+        let victims = [(); 2].map(|()| spawn(&format!("attach {name} producer")));
+        wait_ready(&evidence, 2);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(move || {
+                let error = rx.recv().unwrap_err();
+                assert!(matches!(error, RecvError::PeerDied), "{error}");
+                Instant::now()
+            });
+            let mut died = Instant::now();
+            for victim in victims {
+                slay(victim);
+                died = Instant::now();
+            }
+            let noticed = sleeper.join().unwrap().saturating_duration_since(died);
+            println!("{wait}: noticed after {noticed:?}");
+        });
+    }
+}
+
+#[test]
+fn a_sleeping_producer_learns_that_all_consumers_are_dead() {
+    let _watchdog = watchdog(60);
+    let (name, _cleanup, evidence, ring) = small("consumers", Config::default());
+    let mut tx = ring.producer().unwrap();
+    let victim = spawn(&format!("attach {name} consumer"));
+    wait_ready(&evidence, 1);
+    for _ in 0..4 {
+        tx.send(b"fill").unwrap();
+    }
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            assert!(matches!(tx.send(b"more"), Err(SendError::PeerDied)));
+        });
+        slay(victim);
+        sleeper.join().unwrap();
+    });
+    // A successor takes its place, and the ring goes on.
+    let mut rx = ring.consumer().unwrap();
+    for _ in 0..4 {
+        assert_eq!(&rx.recv().unwrap()[..], b"fill");
+    }
+    tx.send(b"more").unwrap();
+    assert_eq!(&rx.recv().unwrap()[..], b"more");
+}
+
+#[test]
+fn a_ring_all_of_whose_participants_were_killed_is_taken_up_where_they_left_it() {
+    let _watchdog = watchdog(60);
+    let (name, _cleanup, evidence, ring) = small("all", Config::default().participants(3));
+    ring.producer().unwrap().send(b"held").unwrap();
+    // Every record is a dead one's, one of them with a message.
+    let mut victims = vec![spawn(&format!("hold {name}"))];
+    wait_ready(&evidence, 1);
+    victims.push(spawn(&format!("reserve {name}")));
+    wait_ready(&evidence, 2);
+    victims.push(spawn(&format!("attach {name} consumer")));
+    wait_ready(&evidence, 3);
+    assert!(ring.producer().is_err(), "all three records are in use");
+    victims.into_iter().for_each(slay);
+    let mut rx = ring.consumer().unwrap();
+    let message = rx.recv().unwrap();
+    assert_eq!((&message[..], message.redelivered()), (&b"held"[..], true));
+    drop(message);
+    let mut tx = ring.producer().unwrap();
+    for i in 0..20u64 {
+        tx.send(&i.to_le_bytes()).unwrap();
+        assert_eq!(&rx.recv().unwrap()[..], i.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_forked_child_cannot_act_as_its_parent() {
+    let _watchdog = watchdog(60);
+    let ring = Ring::anonymous(Config::default().slots(4)).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    // SAFETY: the child only uses the handle and leaves with _exit.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            let refused = matches!(tx.try_send(b"x"), Err(SendError::Forked))
+                && matches!(rx.try_recv(), Err(RecvError::Forked));
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(if refused { 0 } else { 1 }) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        }
+    }
+    tx.send(b"still here").unwrap();
+    assert_eq!(&rx.recv().unwrap()[..], b"still here");
+}
