@@ -71,6 +71,9 @@ pub(crate) struct Args {
     /// A first look in under 30 seconds: 64 bytes, short repetitions.
     #[arg(long)]
     quick: bool,
+    /// Leave out the limits and the count of system calls: only the mechanisms named.
+    #[arg(long, requires = "mechanism")]
+    bare: bool,
     /// Also write the results as JSON, on one line; `-` for standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -109,6 +112,7 @@ struct Settings {
     duration_ms: u64,
     cpus: [usize; 2],
     rates: Vec<u64>,
+    census: bool,
 }
 
 impl Settings {
@@ -130,7 +134,7 @@ impl Settings {
         let mut mechanisms = args.mechanism.clone();
         if mechanisms.is_empty() {
             mechanisms = Mechanism::value_variants().to_vec();
-        } else {
+        } else if !args.bare {
             mechanisms.extend(Mechanism::value_variants().iter().filter(|m| m.is_limit()));
         }
         let modes = match &args.mode[..] {
@@ -165,6 +169,7 @@ impl Settings {
             duration_ms: args.duration.unwrap_or(if args.quick { 20 } else { 200 }),
             cpus,
             rates: args.rate.clone(),
+            census: !args.bare,
         })
     }
 }
@@ -260,7 +265,8 @@ fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<rows::Record
     progress.set_message("counting system calls");
     for case in cases {
         // Where it cannot be counted (a container may forbid it) the column stays empty.
-        if case.mechanism != Mechanism::Memcpy
+        if settings.census
+            && case.mechanism != Mechanism::Memcpy
             && let Ok(per_message) = worker::census(case, settings.cpus)
         {
             record.add_census(*case, per_message);
