@@ -21,6 +21,8 @@ pub(crate) enum Mechanism {
     /// Ringway's ring for one producer and one consumer.
     #[value(skip)]
     Spsc,
+    /// Ringway's ring for many producers and many consumers.
+    Mpmc,
     /// Shared memory guarded by POSIX semaphores, the classic way.
     Semaphore,
     /// Shared memory guarded by eventfds.
@@ -72,6 +74,8 @@ impl Mechanism {
                 Wait::Semaphore,
                 Wait::Eventfd,
             ],
+            // An anonymous ring's event descriptors do not go with its own to another program.
+            Mechanism::Mpmc => &[Wait::Spin, Wait::Adaptive, Wait::Futex, Wait::Semaphore],
             _ => &[],
         }
     }

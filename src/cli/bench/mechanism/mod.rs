@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use super::control::{Control, Role};
 use super::engine::{self, Findings};
 use super::link::Outcome;
-use super::plan::{Case, Mechanism};
+use super::plan::{Case, Mechanism, Wait};
 use super::worker::Job;
 use crate::os::bare;
 
@@ -14,6 +14,7 @@ mod guarded;
 mod limit;
 mod packet;
 mod queue;
+mod ring;
 mod signal;
 mod stream;
 
@@ -52,6 +53,10 @@ pub(crate) fn prepare(case: &Case) -> Outcome<Prepared> {
         | Mechanism::Memcpy
         | Mechanism::Signal => Prepared::default(),
         Mechanism::Spsc => return Err("not yet".into()),
+        Mechanism::Mpmc => Prepared::of(ring::mpmc_rings(
+            case.size,
+            case.wait.unwrap_or(Wait::Adaptive),
+        )?),
         Mechanism::Semaphore => Prepared::of(guarded::semaphores(case.size)?),
         Mechanism::Eventfd => Prepared::of(guarded::eventfds(case.size)?),
         Mechanism::Pipe => Prepared::of(stream::pipes()?),
@@ -76,6 +81,7 @@ pub(crate) fn run(job: &Job, control: &Control) -> Outcome<Findings> {
         Mechanism::BareFutex => engine::run(job, control, limit::BareFutex::new(job.role, control)),
         Mechanism::Memcpy => limit::copy(job, control),
         Mechanism::Spsc => Err("not yet".into()),
+        Mechanism::Mpmc => engine::run(job, control, ring::MpmcLink::new(job, &mut ends)?),
         Mechanism::Semaphore => {
             engine::run(job, control, guarded::SemaphoreLink::new(job, &mut ends)?)
         }
