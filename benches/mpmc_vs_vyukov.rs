@@ -15,7 +15,7 @@ use ringway::mpmc::{Config, Consumer, Producer, Ring};
 use ringway::wait::WaitStrategy;
 
 const SLOTS: u64 = 1024;
-const MESSAGES: u64 = 8_000_000;
+const MESSAGES: u64 = 4_000_000;
 const ROUND_TRIPS: u64 = 100_000;
 const BATCH: usize = 32;
 const STOP: u64 = u64::MAX;

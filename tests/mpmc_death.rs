@@ -588,3 +588,67 @@ fn a_forked_child_cannot_act_as_its_parent() {
     tx.send(b"still here").unwrap();
     assert_eq!(&rx.recv().unwrap()[..], b"still here");
 }
+
+/// CPU time of this thread, in nanoseconds.
+fn cpu() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
+/// Prints the worst pause of a survivor; `RINGWAY_KILLS=1000` for as many kills, in a release build.
+#[test]
+fn a_death_costs_a_survivor_one_repair() {
+    let _watchdog = watchdog(120);
+    let kills: usize = std::env::var("RINGWAY_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(60);
+    let (name, _cleanup, evidence, ring) =
+        small("repair", Config::default().wait(WaitStrategy::Futex));
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    let _bystanders: Vec<_> = (0..100).map(|_| ring.producer().unwrap()).collect();
+    let mut pauses = [Vec::new(), Vec::new()];
+    let mut usual = Vec::new();
+    for kill in 0..kills as u64 {
+        // A producer that dies with a claim, or a consumer that dies with a message.
+        let holds = kill % 2 == 1;
+        if holds {
+            tx.send(b"held").unwrap();
+        }
+        let victim = spawn(&format!(
+            "{} {name}",
+            if holds { "hold" } else { "reserve" }
+        ));
+        wait_ready(&evidence, kill + 1);
+        slay(victim);
+        if !holds {
+            tx.send(b"after").unwrap();
+        }
+        let (wall, before) = (Instant::now(), cpu());
+        drop(rx.recv().unwrap());
+        pauses[0].push(cpu() - before);
+        pauses[1].push(wall.elapsed().as_nanos() as u64);
+        while rx.recv_timeout(Duration::ZERO).is_ok() {}
+        tx.send(b"x").unwrap();
+        let before = cpu();
+        drop(rx.recv().unwrap());
+        usual.push(cpu() - before);
+    }
+    for list in [&mut pauses[0], &mut usual] {
+        list.sort_unstable();
+    }
+    pauses[1].sort_unstable();
+    let of = |list: &[u64]| {
+        format!(
+            "median {} ns, worst {} ns",
+            list[list.len() / 2],
+            list[list.len() - 1]
+        )
+    };
+    println!(
+        "{kills} kills, 103 participants: receiving over a repair costs CPU time {}; wall time {}; without one, CPU time {}",
+        of(&pauses[0]),
+        of(&pauses[1]),
+        of(&usual)
+    );
+}

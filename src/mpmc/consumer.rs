@@ -259,10 +259,10 @@ impl Consumer {
     #[inline(always)]
     fn bytes(&self, ticket: u64) -> Result<&[u8], RecvError> {
         let participant = self.participant();
-        let slots = participant.queue().slots;
+        let slots = &participant.queue().slots;
         // Loaded once: a hostile producer may change it at any time.
         let len = slots.length(ticket).load(Ordering::Relaxed) as usize;
-        if len > participant.shared.geometry.slot_size as usize {
+        if len > participant.slot_size {
             let offset = participant.offset_of(ticket) + 8;
             return Err(RecvError::Corrupt {
                 what: "message length",
@@ -294,7 +294,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`RecvError::Empty`]; [`RecvError::Closed`] when the ring was closed and everything was taken.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.ready()?;
         match self.take()? {
@@ -313,7 +313,7 @@ impl Consumer {
     /// When everything was taken: [`RecvError::Closed`] if the ring was closed or every producer left,
     /// [`RecvError::PeerDied`] if the last producers died and were not replaced. While no producer has
     /// come yet, it waits.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         let taken = self.receive(Deadline::NEVER)?;
         self.message(taken)
@@ -515,7 +515,7 @@ impl Message<'_> {
 
 impl Deref for Message<'_> {
     type Target = [u8];
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
         let payload = self
             .consumer
@@ -529,7 +529,7 @@ impl Deref for Message<'_> {
 }
 
 impl Drop for Message<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         let participant = self.consumer.participant();
         participant.queue().release(self.taken.ticket);

@@ -99,6 +99,8 @@ pub(super) struct Participant {
     sleeps: Sleeper,
     wakes: Sleeper,
     parks: bool,
+    /// The longest message; a private copy at hand.
+    pub(super) slot_size: usize,
     pub(super) spinner: Spinner,
 }
 
@@ -135,13 +137,14 @@ impl Participant {
             sleeps,
             wakes,
             parks: strategy.parks(),
+            slot_size: shared.geometry.slot_size as usize,
             spinner: Spinner::new(strategy, os::yield_now, os::processors),
         })
     }
 
     #[inline(always)]
-    pub(super) fn queue(&self) -> Queue<'_> {
-        self.queue
+    pub(super) fn queue(&self) -> &Queue<'_> {
+        &self.queue
     }
 
     #[inline(always)]

@@ -91,7 +91,7 @@ impl Producer {
 
     #[inline(always)]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        let max = self.participant().shared.geometry.slot_size as usize;
+        let max = self.participant().slot_size;
         if len > max {
             Err(SendError::MessageTooLarge { len, max })
         } else {
@@ -146,7 +146,7 @@ impl Producer {
 
     #[inline(always)]
     fn fill(&self, ticket: u64, bytes: &[u8]) {
-        let slots = self.participant().queue().slots;
+        let slots = &self.participant().queue().slots;
         slots
             .length(ticket)
             .store(bytes.len() as u32, Ordering::Relaxed);
@@ -167,7 +167,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`SendError::Full`]; [`SendError::Closed`]; [`SendError::MessageTooLarge`].
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.ready()?;
         self.check(message.len())?;
@@ -204,7 +204,7 @@ impl Producer {
     /// [`SendError::Closed`]; when there is no room, [`SendError::PeerDied`] if every consumer died
     /// and [`SendError::Closed`] if every consumer left; [`SendError::MessageTooLarge`]. While no
     /// consumer has come yet, it waits.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.send_until(message, Deadline::NEVER)
     }
