@@ -25,6 +25,8 @@ enum Setup {
     PipeInherited,
     /// A pipe, its other end opened through `/proc`.
     PipeThroughProc,
+    /// A buffer without a name, inherited as standard input.
+    Semaphore,
     /// A connected pair of sockets, one inherited as standard input.
     SocketPair,
 }
@@ -37,6 +39,9 @@ const MECHANISMS: &[(&str, Setup)] = &[
     ("unix", Setup::Named("unix:/tmp/{}")),
     ("mq", Setup::Named("mq:{}")),
     ("mq, small", Setup::Named("mq:{}?depth=2&message=64")),
+    ("sem, inherited", Setup::Semaphore),
+    ("sem", Setup::Named("sem:{}")),
+    ("sem, named", Setup::Named("sem:{}?capacity=4KiB&named=1")),
     ("signal", Setup::Named("signal:{}")),
     ("auto", Setup::Named("auto:{}")),
 ];
@@ -75,9 +80,13 @@ fn every_mechanism_conforms() {
     for (property, _) in PROPERTIES {
         table.push_str(&format!(" {property:>11}"));
     }
-    for (mechanism, setup) in MECHANISMS {
+    // One row at a time, to look into a failure.
+    let only = std::env::var("RINGWAY_CONFORMANCE").unwrap_or_default();
+    for (mechanism, setup) in MECHANISMS.iter().filter(|(name, _)| name.contains(&only)) {
         table.push_str(&format!("\n{mechanism:<16}"));
         for (property, check) in PROPERTIES {
+            // So that a hang, too, says where it is.
+            eprintln!("{mechanism}: {property}");
             let cell = catch_unwind(AssertUnwindSafe(|| check(*setup)));
             let cell = cell.unwrap_or_else(|_| {
                 failures.push(format!("{mechanism}: {property}"));
@@ -172,6 +181,14 @@ fn child_sends(setup: Setup, script: &str) -> (Box<dyn Receiver>, Peer) {
             peer.hear("READY");
             (Box::new(rx), peer)
         }
+        Setup::Semaphore => {
+            let (tx, rx) = channel::semaphore::pair(Default::default()).unwrap();
+            let memory = tx.as_fd().unwrap().try_clone_to_owned().unwrap();
+            let mut peer = Peer::start("sem on stdin", "send", script, memory.into());
+            peer.hear("READY");
+            drop(tx);
+            (Box::new(rx), peer)
+        }
         Setup::SocketPair => {
             let (tx, rx) = channel::socket::pair().unwrap();
             let mut peer = Peer::start("socket on stdin", "send", script, tx.into());
@@ -203,6 +220,14 @@ fn child_receives(setup: Setup, script: &str) -> (Box<dyn Sender>, Peer) {
             let endpoint = format!("pipe:?pid={}&fd={}", std::process::id(), fd.as_raw_fd());
             let mut peer = Peer::start(&endpoint, "recv", script, Stdio::null());
             peer.hear("READY");
+            (Box::new(tx), peer)
+        }
+        Setup::Semaphore => {
+            let (tx, rx) = channel::semaphore::pair(Default::default()).unwrap();
+            let memory = tx.as_fd().unwrap().try_clone_to_owned().unwrap();
+            let mut peer = Peer::start("sem on stdin", "recv", script, memory.into());
+            peer.hear("READY");
+            drop(rx);
             (Box::new(tx), peer)
         }
         Setup::SocketPair => {
@@ -398,10 +423,16 @@ fn timeouts(setup: Setup) -> Cell {
     // An idle receiver: full some time, and nothing of what was accepted is lost.
     let (mut tx, mut peer) = child_receives(setup, "later");
     let size = tx.capabilities().max_message.min(1000);
+    let before = tx.capabilities().mechanism;
     let mut accepted = 0;
     let full = loop {
         match tx.try_send(&message(accepted, size)) {
-            Ok(()) => accepted += 1,
+            Ok(()) => {
+                accepted += 1;
+                if accepted == 1 && tx.capabilities().mechanism != before {
+                    peer.hear("FIRST"); // it was `auto`, and the receiver agreed by receiving
+                }
+            }
             // `auto` has not agreed yet.
             Err(SendError::Full) if accepted == 0 => std::thread::sleep(Duration::from_millis(1)),
             Err(error) => break error,
@@ -566,6 +597,8 @@ fn many_senders(setup: Setup) -> Cell {
         .map(|who| Peer::start(&endpoint, "send", &format!("mark {who}"), Stdio::null()))
         .collect();
     if !rx.capabilities().many_senders {
+        // The first one is heard: its channel has both ends when it is killed.
+        rx.recv(&mut Vec::new()).unwrap();
         // The second and the third were refused, and said so.
         let refused = peers
             .iter_mut()
@@ -608,16 +641,25 @@ fn many_inherited(setup: Setup) -> Cell {
         assert!(!tx.capabilities().many_senders);
         return REFUSED; // there is one connection, and one end of it
     }
-    let (tx, mut rx) = channel::pipe::pair().unwrap();
-    let fd = OwnedFd::from(tx);
+    let (fd, mut rx, endpoint): (OwnedFd, Box<dyn Receiver>, _) = match setup {
+        Setup::Semaphore => {
+            let (tx, rx) = channel::semaphore::pair(Default::default()).unwrap();
+            let fd = tx.as_fd().unwrap().try_clone_to_owned().unwrap();
+            (fd, Box::new(rx), "sem on stdin")
+        }
+        _ => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            (tx.into(), Box::new(rx), "pipe:?fd=0")
+        }
+    };
     let peers: Vec<Peer> = (0..3)
         .map(|who| {
             let stdin = fd.try_clone().unwrap().into();
-            Peer::start("pipe:?fd=0", "send", &format!("mark {who}"), stdin)
+            Peer::start(endpoint, "send", &format!("mark {who}"), stdin)
         })
         .collect();
     drop(fd);
-    receive_marked(&mut rx, 3);
+    receive_marked(&mut *rx, 3);
     for peer in peers {
         peer.succeed();
     }
@@ -737,10 +779,21 @@ fn successor(setup: Setup) -> Cell {
         assert!(matches!(end, SendError::PeerDied), "{end:?}");
         if tx.capabilities().keeps_messages {
             // What was sent before the death was noticed is still there for the successor.
+            let rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
+            let successor = std::thread::spawn(move || {
+                let mut rx = rx;
+                let mut got = Vec::new();
+                while got != b"to the successor" {
+                    rx.recv(&mut got).unwrap();
+                }
+                assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+            });
+            while let Err(error) = tx.send(b"to the successor") {
+                assert!(matches!(error, SendError::PeerDied), "{error:?}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
             drop(tx);
-            let mut rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
-            let mut got = Vec::new();
-            while rx.recv(&mut got).is_ok() {}
+            successor.join().unwrap();
             return OK;
         }
     }
@@ -853,30 +906,37 @@ fn hygiene(setup: Setup) -> Cell {
 fn what_is_left() -> Vec<String> {
     let prefix = prefix();
     let mut left = Vec::new();
+    // A queue or a buffer in which messages wait for a receiver stays: here, those sent to one that
+    // was killed. Who takes the last of them and leaves removes it.
+    static SWEPT: AtomicU32 = AtomicU32::new(0);
+    let names = NAMES.load(Ordering::Relaxed);
+    for number in SWEPT.swap(names, Ordering::Relaxed)..names {
+        let name = format!("{prefix}{number}");
+        let kept: [Option<Box<dyn Receiver>>; 3] = [
+            channel::mqueue::Receiver::attach(&name)
+                .ok()
+                .map(|rx| Box::new(rx) as _),
+            channel::semaphore::Receiver::attach(&name)
+                .ok()
+                .map(|rx| Box::new(rx) as _),
+            channel::semaphore::Receiver::attach(&format!("{name}.auto"))
+                .ok()
+                .map(|rx| Box::new(rx) as _),
+        ];
+        for mut rx in kept.into_iter().flatten() {
+            let mut got = Vec::new();
+            if rx.try_recv(&mut got).is_err() {
+                left.push(name.clone());
+            }
+            while rx.try_recv(&mut got).is_ok() {}
+        }
+    }
     for directory in ["/tmp", "/dev/shm"] {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.to_string_lossy().contains(&prefix) {
                 std::fs::remove_file(&path).unwrap();
                 left.push(path.display().to_string());
-            }
-        }
-    }
-    static SWEPT: AtomicU32 = AtomicU32::new(0);
-    let names = NAMES.load(Ordering::Relaxed);
-    for number in SWEPT.swap(names, Ordering::Relaxed)..names {
-        for queue in [
-            format!("/{prefix}{number}"),
-            format!("/ringway.{prefix}{number}.auto"),
-        ] {
-            // A queue in which messages wait for a receiver stays: here, those sent to one that was
-            // killed. Who takes the last of them and leaves removes it.
-            if let Ok(mut rx) = channel::mqueue::Receiver::attach(&queue) {
-                let mut got = Vec::new();
-                if rx.try_recv(&mut got).is_err() {
-                    left.push(queue);
-                }
-                while rx.try_recv(&mut got).is_ok() {}
             }
         }
     }
@@ -889,7 +949,8 @@ fn child_process() {
     let Some(task) = task() else { return };
     let (side, rest) = task.split_once(' ').unwrap();
     let (script, endpoint) = rest.rsplit_once(' ').unwrap();
-    let (script, endpoint) = match rest.strip_suffix(" socket on stdin") {
+    let semaphore = rest.strip_suffix(" sem on stdin");
+    let (script, endpoint) = match rest.strip_suffix(" socket on stdin").or(semaphore) {
         Some(script) => (script, None),
         None => (script, Some(endpoint.parse::<Endpoint>().unwrap())),
     };
@@ -905,6 +966,8 @@ fn child_process() {
     if side == "send" {
         let opened = match endpoint {
             Some(endpoint) => endpoint.sender(),
+            None if semaphore.is_some() => channel::semaphore::Sender::from_fd(inherited())
+                .map(|tx| Box::new(tx) as Box<dyn Sender>),
             None => Ok(Box::new(channel::socket::Sender::from_fd(inherited())) as Box<dyn Sender>),
         };
         if let Err(ringway::Error::RoleTaken { .. }) = opened {
@@ -917,6 +980,9 @@ fn child_process() {
     } else {
         let rx = match endpoint {
             Some(endpoint) => endpoint.receiver().unwrap(),
+            None if semaphore.is_some() => {
+                Box::new(channel::semaphore::Receiver::from_fd(inherited()).unwrap())
+            }
             None => Box::new(channel::socket::Receiver::from_fd(inherited())),
         };
         close_stdin();
@@ -1012,6 +1078,7 @@ fn receive_script(script: &str, mut rx: Box<dyn Receiver>) {
             let mut got = Vec::new();
             if rx.capabilities().mechanism == "auto" {
                 rx.recv(&mut got).unwrap();
+                println!("\nFIRST");
             }
             wait_for_usr1();
             let mut index = u64::from(!got.is_empty());

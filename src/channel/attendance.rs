@@ -151,7 +151,11 @@ pub(crate) fn leave_and_remove(
     let _guard = inode::guard(fd);
     let Ok(mode) = inode::mode(fd) else { return };
     // A newcomer sits down first and takes the guard then: either it is seen here, or it sees GOING.
-    let mode = mode | side.left();
+    let mode = if attended(fd, side).unwrap_or(false) {
+        mode // what becomes of this side is for those who stay to say
+    } else {
+        mode | side.left()
+    };
     if !anybody(fd) && empty() && inode::set_mode(fd, mode | GOING).is_ok() {
         remove();
     } else {

@@ -176,9 +176,10 @@ impl Endpoint {
     /// Whether there is something of that name, whoever may use it. (It is then that which refused
     /// somebody, and not the place where it would have been made.)
     fn exists(&self) -> bool {
-        use super::Mechanism::{Auto, Fifo, Mq, Pipe, Signal, Unix};
+        use super::Mechanism::{Auto, Fifo, Mq, Pipe, Sem, Signal, Unix};
         match self.mechanism {
             Fifo | Unix => std::fs::symlink_metadata(&self.name).is_ok(),
+            Sem => crate::channel::semaphore::exists(&self.name),
             // The system refuses by permission only what is there.
             Pipe | Mq | Signal | Auto => true,
         }

@@ -5,6 +5,7 @@
 //! | `pipe:` | a pipe inherited as standard input (receiving) or output (sending) | `fd`, `pid`: descriptor FD, of process PID |
 //! | `fifo:/run/x` | the FIFO at that path | `mode` |
 //! | `unix:/run/x` | the Unix-domain socket at that path | `mode` |
+//! | `sem:jobs` | shared memory of that name, guarded by semaphores | `capacity`, `mode`, `named`: 1 for semaphores with names |
 //! | `mq:jobs` | the POSIX message queue of that name | `depth`, `message`, `mode` |
 //! | `signal:jobs` | signals to the receiver of that name | `pid`: to that process instead |
 //! | `auto:jobs` | the best that both ends can use | |
@@ -53,6 +54,8 @@ pub enum Mechanism {
     Unix,
     /// A POSIX message queue.
     Mq,
+    /// Shared memory guarded by semaphores.
+    Sem,
     /// Real-time signals.
     Signal,
     /// Whatever both ends can use.
@@ -76,6 +79,9 @@ const OPTIONS: &[(Mechanism, &str, Unit)] = &[
     (Mechanism::Mq, "depth", Unit::Number),
     (Mechanism::Mq, "message", Unit::Bytes),
     (Mechanism::Mq, "mode", Unit::Octal),
+    (Mechanism::Sem, "capacity", Unit::Bytes),
+    (Mechanism::Sem, "mode", Unit::Octal),
+    (Mechanism::Sem, "named", Unit::Number),
     (Mechanism::Signal, "pid", Unit::Number),
 ];
 
@@ -86,6 +92,7 @@ impl Mechanism {
         Mechanism::Fifo,
         Mechanism::Unix,
         Mechanism::Mq,
+        Mechanism::Sem,
         Mechanism::Signal,
         Mechanism::Auto,
     ];
@@ -97,6 +104,7 @@ impl Mechanism {
             Mechanism::Fifo => "fifo",
             Mechanism::Unix => "unix",
             Mechanism::Mq => "mq",
+            Mechanism::Sem => "sem",
             Mechanism::Signal => "signal",
             Mechanism::Auto => "auto",
         }
@@ -119,6 +127,7 @@ impl Mechanism {
         match self {
             Mechanism::Pipe | Mechanism::Mq => 1,
             Mechanism::Fifo | Mechanism::Unix => 2,
+            Mechanism::Sem => 3,
             Mechanism::Signal => 4,
             Mechanism::Auto => 6,
         }
@@ -233,6 +242,10 @@ impl Endpoint {
             }
             Mechanism::Unix => Box::new(channel::socket::Sender::open(self.path())?),
             Mechanism::Mq => Box::new(channel::mqueue::Sender::open(&self.name, self.queue()?)?),
+            Mechanism::Sem => {
+                let config = self.semaphore()?;
+                Box::new(channel::semaphore::Sender::open(&self.name, config)?)
+            }
             Mechanism::Signal => Box::new(match self.small("pid")? {
                 Some(pid) => channel::signal::Sender::attach(pid)?,
                 None => channel::signal::Sender::open(&self.name)?,
@@ -268,6 +281,10 @@ impl Endpoint {
                 )?)
             }
             Mechanism::Mq => Box::new(channel::mqueue::Receiver::open(&self.name, self.queue()?)?),
+            Mechanism::Sem => {
+                let config = self.semaphore()?;
+                Box::new(channel::semaphore::Receiver::open(&self.name, config)?)
+            }
             Mechanism::Signal => Box::new(channel::signal::Receiver::open(&self.name)?),
             Mechanism::Auto => Box::new(AutoReceiver::open(&self.name)?),
         })
@@ -275,6 +292,18 @@ impl Endpoint {
 
     fn path(&self) -> PathBuf {
         PathBuf::from(&self.name)
+    }
+
+    fn semaphore(&self) -> Result<channel::semaphore::Config, Error> {
+        let mut config = channel::semaphore::Config::default();
+        if let Some(capacity) = self.option("capacity") {
+            config.capacity = capacity as usize;
+        }
+        if let Some(mode) = self.small("mode")? {
+            config.mode = mode;
+        }
+        config.named_semaphores = self.option("named").is_some_and(|named| named != 0);
+        Ok(config)
     }
 
     fn queue(&self) -> Result<channel::mqueue::Config, Error> {

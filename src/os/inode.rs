@@ -189,3 +189,18 @@ pub(crate) fn open_file(path: &std::path::Path) -> io::Result<OwnedFd> {
         .open(path)
         .map(OwnedFd::from)
 }
+
+/// Gives up the lock on `byte`.
+pub(crate) fn unlock(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
+    let lock = lock_of(libc::F_UNLCK, byte, 1);
+    // SAFETY: F_OFD_SETLK reads `lock`.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock).into() }).map(drop)
+}
+
+/// Opens the file behind `fd` anew, for reading and writing: a description, and locks, of its own.
+pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<std::fs::File> {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

@@ -14,6 +14,7 @@ pub(crate) mod life;
 pub(crate) mod measure;
 pub(crate) mod memory;
 pub(crate) mod mqueue;
+pub(crate) mod named_semaphore;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;
@@ -23,7 +24,7 @@ pub(crate) mod shm;
 pub(crate) mod socket;
 
 pub(crate) use libc::{
-    EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EEXIST, EINVAL, ELOOP, EMFILE,
+    EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EEXIST, EFBIG, EINVAL, ELOOP, EMFILE,
     ENAMETOOLONG, ENFILE, ENOENT, ENOSPC, ENOSYS, ENXIO, EPIPE, EPROTOTYPE, ESRCH,
 };
 
