@@ -61,12 +61,25 @@ pub(crate) fn yield_now() {
     unsafe { libc::sched_yield() };
 }
 
-/// How many processors this thread may run on, at least 1.
+/// How many processors this thread and those it works with have, at least 1.
+///
+/// A thread that is kept on one processor tells nothing about its peer, which is most likely kept on
+/// another: that is what pinning is for. Only when the process that started this one has no more than
+/// one either (`taskset -c 0 ringway run ...`, a machine of one processor) is there just one for all.
 pub(crate) fn processors() -> usize {
+    match allowed(0) {
+        // SAFETY: getppid takes nothing.
+        1 => allowed(unsafe { libc::getppid() }),
+        count => count,
+    }
+}
+
+/// How many processors thread `pid` may run on (0 is this one), at least 1.
+fn allowed(pid: libc::pid_t) -> usize {
     // SAFETY: an all-zero cpu_set_t is a valid, empty set.
     let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
     // SAFETY: `set` is writable and its size is given.
-    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    let result = unsafe { libc::sched_getaffinity(pid, size_of_val(&set), &mut set) };
     if result != 0 {
         return 1;
     }

@@ -178,6 +178,10 @@ impl Settings {
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let settings = Settings::new(&args)?;
     output::check(&[&args.json, &args.csv, &args.html].map(|path| path.as_deref()))?;
+    if settings.cpus[0] == settings.cpus[1] {
+        // What the workers share, whoever starts them has: so a ring knows that spinning is no use.
+        measure::pin(settings.cpus[0])?;
+    }
     clean_up_when_ended();
     let machine = machine::Machine::here(settings.cpus);
     for warning in machine.warnings() {
@@ -264,11 +268,15 @@ fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<rows::Record
     }
     progress.set_message("counting system calls");
     for case in cases {
-        // Where it cannot be counted (a container may forbid it) the column stays empty.
-        if settings.census
-            && case.mechanism != Mechanism::Memcpy
-            && let Ok(per_message) = worker::census(case, settings.cpus)
-        {
+        // Where it cannot be counted (a container may forbid it) the column stays empty. Watching
+        // slows a process down where it makes a call, which can tip a wait that adapts into
+        // sleeping: the least of three counts is what it does when left alone.
+        let tries = if case.stays_in_user_space() { 3 } else { 1 };
+        let counted = (0..tries)
+            .filter(|_| settings.census && case.mechanism != Mechanism::Memcpy)
+            .filter_map(|_| worker::census(case, settings.cpus).ok())
+            .min_by(f64::total_cmp);
+        if let Some(per_message) = counted {
             record.add_census(*case, per_message);
         }
         progress.inc(1);

@@ -275,6 +275,8 @@ impl Record {
         )?;
         let limit = if case.mechanism.is_limit() {
             case.mechanism
+        } else if placement == Placement::Same && case.limit() == Mechanism::Raw2 {
+            Mechanism::BareFutex // no line travels, but the processor changes hands
         } else {
             case.limit()
         };
