@@ -150,7 +150,9 @@ pub(crate) fn leave_and_remove(
 ) {
     let _guard = inode::guard(fd);
     let Ok(mode) = inode::mode(fd) else { return };
+    // Got up under the guard: of two who leave at once, the second sees that the first is gone.
     // A newcomer sits down first and takes the guard then: either it is seen here, or it sees GOING.
+    let _ = inode::unlock_all(fd);
     let mode = if attended(fd, side).unwrap_or(false) {
         mode // what becomes of this side is for those who stay to say
     } else {

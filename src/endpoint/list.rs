@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::Endpoint;
+use super::{Endpoint, Mechanism};
 use crate::Error;
-use crate::channel::{Receiver, Sender};
+use crate::channel::{self, Receiver, Sender};
 
 /// A channel, and how it was come by.
 pub struct Opened<T> {
@@ -176,7 +176,7 @@ impl Endpoint {
     /// Whether there is something of that name, whoever may use it. (It is then that which refused
     /// somebody, and not the place where it would have been made.)
     fn exists(&self) -> bool {
-        use super::Mechanism::{Auto, Fifo, Mq, Pipe, Sem, Signal, Unix};
+        use Mechanism::{Auto, Fifo, Mq, Pipe, Sem, Signal, Unix};
         match self.mechanism {
             Fifo | Unix => std::fs::symlink_metadata(&self.name).is_ok(),
             Sem => crate::channel::semaphore::exists(&self.name),
@@ -185,3 +185,46 @@ impl Endpoint {
         }
     }
 }
+
+/// Makes both ends of a channel without a name, for relatives, by the first mechanism that can be
+/// had: [`Mechanism::Sem`], [`Mechanism::Unix`] or [`Mechanism::Pipe`].
+///
+/// ```
+/// use ringway::endpoint::{Mechanism, open_pair};
+///
+/// let opened = open_pair(&[Mechanism::Sem, Mechanism::Pipe])?;
+/// let (mut tx, mut rx) = opened.channel;
+/// tx.send(b"hello")?;
+/// let mut message = Vec::new();
+/// rx.recv(&mut message)?;
+/// assert_eq!(message, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// When none can be had: with the reason of each.
+pub fn open_pair(mechanisms: &[Mechanism]) -> Result<Opened<Pair>, OpenError> {
+    let endpoints: Vec<Endpoint> = mechanisms.iter().copied().map(Endpoint::nameless).collect();
+    first(&endpoints, |endpoint| match endpoint.mechanism() {
+        Mechanism::Sem => {
+            let (tx, rx) = channel::semaphore::pair(channel::semaphore::Config::default())?;
+            Ok((Box::new(tx) as _, Box::new(rx) as _))
+        }
+        Mechanism::Unix => {
+            let (tx, rx) = channel::socket::pair()?;
+            Ok((Box::new(tx) as _, Box::new(rx) as _))
+        }
+        Mechanism::Pipe => {
+            let (tx, rx) = channel::pipe::pair()?;
+            Ok((Box::new(tx) as _, Box::new(rx) as _))
+        }
+        other => Err(Error::Unsupported {
+            mechanism: other.name(),
+            what: "be made without a name",
+            remedy: "use sem, unix or pipe, or give it a name as an endpoint",
+        }),
+    })
+}
+
+/// The two ends of a channel.
+pub type Pair = (Box<dyn Sender>, Box<dyn Receiver>);

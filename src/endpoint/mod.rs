@@ -40,7 +40,7 @@ mod auto;
 mod list;
 
 pub use auto::{AutoReceiver, AutoSender};
-pub use list::{OpenError, Opened, Refusal, open_receiver, open_sender};
+pub use list::{OpenError, Opened, Pair, Refusal, open_pair, open_receiver, open_sender};
 
 /// The mechanism of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,6 +175,15 @@ impl Endpoint {
             name,
             options: BTreeMap::new(),
         })
+    }
+
+    /// What stands for a channel without a name in a report.
+    fn nameless(mechanism: Mechanism) -> Endpoint {
+        Endpoint {
+            mechanism,
+            name: String::new(),
+            options: BTreeMap::new(),
+        }
     }
 
     /// Sets an option (a size in bytes; a mode as a number).

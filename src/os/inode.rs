@@ -192,7 +192,16 @@ pub(crate) fn open_file(path: &std::path::Path) -> io::Result<OwnedFd> {
 
 /// Gives up the lock on `byte`.
 pub(crate) fn unlock(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
-    let lock = lock_of(libc::F_UNLCK, byte, 1);
+    give_up(fd, byte, 1)
+}
+
+/// Gives up all locks that this file description has.
+pub(crate) fn unlock_all(fd: BorrowedFd<'_>) -> io::Result<()> {
+    give_up(fd, 0, 0) // a length of 0 is up to the end
+}
+
+fn give_up(fd: BorrowedFd<'_>, first: u64, count: u64) -> io::Result<()> {
+    let lock = lock_of(libc::F_UNLCK, first, count);
     // SAFETY: F_OFD_SETLK reads `lock`.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock).into() }).map(drop)
 }

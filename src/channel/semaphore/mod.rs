@@ -234,6 +234,8 @@ impl End {
             Err(error) if error.raw_os_error() == Some(os::ENOENT) => return Ok(false),
             Err(error) => return Err(failed("sem_open")(error)),
         }
+        // Sat down already, and now the guard: either a leaver sees this one, or this one sees GOING.
+        let _guard = os::inode::guard(memory.fd());
         let deadline = Deadline::after(Duration::from_secs(5));
         let Some(held) = memory.hold(deadline).map_err(failed("sem_wait"))? else {
             return Err(Error::Os {
@@ -265,14 +267,17 @@ impl End {
         if !memory.is_here() {
             return;
         }
-        let deadline = Deadline::after(Duration::from_secs(1));
-        let Ok(Some(held)) = memory.hold(deadline) else {
-            return;
-        };
+        let _guard = os::inode::guard(memory.fd());
         let header = memory.header();
-        if !memory.attended(self.side) {
-            header.sides[self.side].store(CAME | LEFT, Ordering::Relaxed);
+        let deadline = Deadline::after(Duration::from_secs(1));
+        match memory.hold(deadline) {
+            Ok(Some(_held)) if !memory.attended(self.side) => {
+                header.sides[self.side].store(CAME | LEFT, Ordering::Relaxed);
+            }
+            _ => {}
         }
+        // Under the guard: of two who leave at once, the second sees that the first is gone.
+        let _ = os::inode::unlock_all(memory.fd());
         let empty = header.head.load(Ordering::Relaxed) == header.tail.load(Ordering::Relaxed);
         let last = !memory.attended(SENDING) && !memory.attended(RECEIVING);
         if let Some((name, path)) = &self.name
@@ -289,7 +294,6 @@ impl End {
                 let _ = std::fs::remove_file(path);
             }
         }
-        drop(held);
         memory.wake(ITEMS);
         memory.wake(ROOM);
     }

@@ -1,0 +1,513 @@
+//! Endpoints: their text, the list that falls back, and `auto:` under everything that may be refused.
+
+mod common;
+
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use common::{Reaped, child, task, watchdog};
+use proptest::prelude::*;
+use ringway::channel::{Receiver, Sender};
+use ringway::endpoint::{
+    AutoReceiver, AutoSender, Mechanism, open_pair, open_receiver, open_sender,
+};
+use ringway::{Endpoint, Error};
+
+fn name(test: &str) -> String {
+    format!("rwe-{}-{test}", std::process::id())
+}
+
+fn parse(text: &str) -> Endpoint {
+    text.parse().unwrap()
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// No file of that test is left.
+fn assert_nothing_left(name: &str) {
+    for directory in ["/tmp", "/dev/shm"] {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let file = entry.unwrap().file_name();
+            let file = file.to_string_lossy();
+            assert!(!file.contains(name), "{directory}/{file} is left");
+        }
+    }
+}
+
+fn any_endpoint() -> impl Strategy<Value = Endpoint> {
+    let mechanism = proptest::sample::select(Mechanism::ALL);
+    let options = proptest::collection::btree_map(
+        proptest::sample::select(vec![
+            "fd", "pid", "mode", "depth", "message", "capacity", "named",
+        ]),
+        prop_oneof![0u64..100_000, Just(1 << 20), Just(3 << 30), Just(u64::MAX)],
+        0..4,
+    );
+    (mechanism, "[^\\x00]{1,30}", options).prop_map(|(mechanism, name, options)| {
+        let name = if mechanism == Mechanism::Pipe {
+            String::new()
+        } else {
+            name
+        };
+        let endpoint = Endpoint::new(mechanism, name).unwrap();
+        options
+            .into_iter()
+            .fold(endpoint, |endpoint, (key, value)| {
+                endpoint.clone().with(key, value).unwrap_or(endpoint)
+            })
+    })
+}
+
+proptest! {
+    #[test]
+    fn an_endpoint_that_is_printed_and_parsed_is_itself(endpoint in any_endpoint()) {
+        let text = endpoint.to_string();
+        prop_assert_eq!(parse(&text), endpoint, "{}", text);
+    }
+
+    #[test]
+    fn any_text_is_parsed_or_refused_with_a_remedy(text in "\\PC{0,60}") {
+        if let Err(error) = text.parse::<Endpoint>() {
+            let remedied = matches!(error, Error::Config { .. });
+            prop_assert!(remedied);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_endpoint_says_what_is_wrong_with_it() {
+    for (text, said) in [
+        ("orders", "it has no colon"),
+        ("tcp:orders", "is no mechanism"),
+        ("mq:", "it has no name"),
+        ("pipe:x", "a pipe has no name"),
+        (
+            "mq:x?colour=3",
+            "has no option \"colour\"; it has: depth, message, mode",
+        ),
+        ("mq:x?depth", "has no value"),
+        ("mq:x?depth=many", "write a number"),
+        ("fifo:/x?mode=0699", "an octal number"),
+        ("mq:x?message=4KB", "KiB"),
+        ("mq:%zz", "escapes nothing"),
+    ] {
+        let error = text.parse::<Endpoint>().unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    assert_eq!(
+        parse("mq:x?message=4096&depth=2").to_string(),
+        "mq:x?depth=2&message=4KiB"
+    );
+    assert_eq!(parse("fifo:/a%3Fb?mode=0644").name(), "/a?b");
+}
+
+/// Sends numbers; checks that they all arrive, in order.
+fn send_numbers(tx: &mut dyn Sender) {
+    for number in 0..5000_u32 {
+        tx.send(&number.to_le_bytes()).unwrap();
+    }
+}
+
+fn receive_numbers(rx: &mut dyn Receiver) {
+    let mut got = Vec::new();
+    for number in 0..5000_u32 {
+        rx.recv(&mut got).unwrap();
+        assert_eq!(got, number.to_le_bytes());
+    }
+    assert!(matches!(rx.recv(&mut got), Err(ringway::RecvError::Closed)));
+}
+
+#[test]
+fn a_list_takes_the_first_that_can_be_had_and_reports_the_others() {
+    let _dog = watchdog(60);
+    let name = name("list");
+    let list = [
+        parse("fifo:/nowhere/at/all"),
+        parse(&format!("mq:{name}?depth=1000000")),
+        parse(&format!("unix:/tmp/{name}")),
+        parse(&format!("fifo:/tmp/{name}.2")),
+    ];
+    let mut rx = open_receiver(&list).unwrap();
+    let mut tx = open_sender(&list).unwrap();
+    for (taken, refused) in [(&tx.taken, &tx.refused), (&rx.taken, &rx.refused)] {
+        // A sender by socket waits for its receiver; it is never refused for want of one.
+        assert_eq!(*taken, list[2]);
+        assert_eq!(refused.len(), 2);
+    }
+    let report = rx.to_string();
+    assert!(report.contains("/nowhere/at/all: refused: "), "{report}");
+    assert!(
+        report.ends_with(&format!("unix:/tmp/{name}: taken")),
+        "{report}"
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| receive_numbers(&mut *rx.channel));
+        send_numbers(&mut *tx.channel);
+        tx.channel.close();
+    });
+    drop((tx, rx));
+    assert_nothing_left(&name);
+}
+
+#[test]
+fn when_nothing_can_be_had_every_reason_is_told() {
+    let list = [parse("fifo:/nowhere/a"), parse("unix:/nowhere/b")];
+    let error = open_receiver(&list).unwrap_err();
+    assert_eq!(error.refused.len(), 2);
+    assert_eq!(error.to_string().lines().count(), 2);
+}
+
+/// Runs this binary in a child that is refused something.
+fn restricted(
+    task: &str,
+    restrict: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+) -> Reaped {
+    let mut command = child("child_process", task);
+    command.stdout(Stdio::null());
+    // SAFETY: what is run between fork and exec are system calls only.
+    unsafe { command.pre_exec(restrict) };
+    Reaped(command.spawn().unwrap())
+}
+
+fn succeed(mut child: Reaped) {
+    assert!(child.0.wait().unwrap().success());
+}
+
+/// A mount namespace of one's own, in which `mount` says what `target` is.
+fn mounted(
+    target: &'static std::ffi::CStr,
+    options: &'static std::ffi::CStr,
+    flags: u64,
+) -> std::io::Result<()> {
+    // SAFETY: all strings are NUL-terminated.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        libc::mount(
+            c"none".as_ptr(),
+            c"/".as_ptr(),
+            std::ptr::null(),
+            private,
+            std::ptr::null(),
+        );
+        let done = libc::mount(
+            c"tmpfs".as_ptr(),
+            target.as_ptr(),
+            c"tmpfs".as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        );
+        if done != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+type Restriction = (&'static str, fn() -> std::io::Result<()>);
+
+/// The ways in which `/dev/shm` can be of no use.
+const NO_SHARED_MEMORY: [Restriction; 3] = [
+    ("full", || mounted(c"/dev/shm", c"size=4096", 0)),
+    ("missing", || {
+        // `/dev` with what a process needs, and no `shm` in it.
+        mounted(c"/dev", c"size=65536", 0)?;
+        let null = libc::makedev(1, 3);
+        // SAFETY: a NUL-terminated path.
+        unsafe { libc::mknod(c"/dev/null".as_ptr(), libc::S_IFCHR | 0o666, null) };
+        Ok(())
+    }),
+    ("not writable", || {
+        mounted(c"/dev/shm", c"size=65536", libc::MS_RDONLY)
+    }),
+];
+
+#[test]
+fn auto_agrees_on_another_way_when_only_the_sender_is_refused_shared_memory() {
+    let _dog = watchdog(60);
+    if !is_root() {
+        return; // mounting needs it
+    }
+    for (how, restrict) in NO_SHARED_MEMORY {
+        let name = name("sender");
+        let child = restricted(&format!("auto-send {name}"), restrict);
+        let mut rx = AutoReceiver::open(&name).unwrap();
+        receive_numbers(&mut rx);
+        let (taken, refused) = rx.agreed().unwrap();
+        println!("{how}: {refused:?}, then {taken}");
+        assert_eq!(taken.mechanism(), Mechanism::Unix, "{how}");
+        assert!(
+            refused[0].contains("refused by the sender"),
+            "{how}: {refused:?}"
+        );
+        succeed(child);
+        drop(rx);
+        assert_nothing_left(&name);
+    }
+}
+
+#[test]
+fn auto_agrees_on_another_way_when_only_the_receiver_is_refused_shared_memory() {
+    let _dog = watchdog(60);
+    if !is_root() {
+        return; // mounting needs it
+    }
+    for (how, restrict) in NO_SHARED_MEMORY {
+        let name = name("receiver");
+        let child = restricted(&format!("auto-recv {name}"), restrict);
+        let mut tx = AutoSender::open(&name).unwrap();
+        send_numbers(&mut tx);
+        let (taken, refused) = tx.agreed().unwrap();
+        println!("{how}: {refused:?}, then {taken}");
+        assert_eq!(taken.mechanism(), Mechanism::Unix, "{how}");
+        assert!(
+            refused[0].contains("refused by the receiver"),
+            "{how}: {refused:?}"
+        );
+        tx.close();
+        succeed(child);
+        drop(tx);
+        assert_nothing_left(&name);
+    }
+}
+
+#[test]
+fn auto_takes_shared_memory_when_both_have_it_whoever_comes_first() {
+    let _dog = watchdog(60);
+    let name = name("both");
+    let child = restricted(&format!("auto-send {name}"), || Ok(()));
+    let mut rx = AutoReceiver::open(&name).unwrap();
+    receive_numbers(&mut rx);
+    assert_eq!(rx.agreed().unwrap().0.mechanism(), Mechanism::Sem);
+    assert!(rx.agreed().unwrap().1.is_empty());
+    succeed(child);
+    drop(rx);
+    let mut tx = AutoSender::open(&name).unwrap();
+    let second = AutoSender::open(&name);
+    assert!(matches!(second.err(), Some(Error::RoleTaken { .. })));
+    let child = restricted(&format!("auto-recv {name}"), || Ok(()));
+    send_numbers(&mut tx);
+    tx.close();
+    succeed(child);
+    drop(tx);
+    assert_nothing_left(&name);
+}
+
+#[test]
+fn a_pair_falls_back_when_memfd_create_is_denied() {
+    let _dog = watchdog(60);
+    let opened = open_pair(&[Mechanism::Sem, Mechanism::Pipe]).unwrap();
+    assert_eq!(opened.taken.mechanism(), Mechanism::Sem);
+    succeed(restricted("pair without memfd", deny_memfd_create));
+}
+
+/// Has the system call `memfd_create` fail with EPERM, as a sandbox does.
+fn deny_memfd_create() -> std::io::Result<()> {
+    const fn filter(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+        libc::sock_filter {
+            code: code as u16,
+            jt,
+            jf,
+            k,
+        }
+    }
+    let program = [
+        filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        filter(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            libc::SYS_memfd_create as u32,
+        ),
+        filter(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
+        filter(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `program` points to a filter that outlives the call.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn limit(what: u32, to: u64) -> std::io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: to,
+        rlim_max: to,
+    };
+    // SAFETY: `limit` is initialised.
+    match unsafe { libc::setrlimit(what, &limit) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn an_exhausted_limit_on_queues_falls_back_to_the_next() {
+    let _dog = watchdog(60);
+    let name = name("queues");
+    let list = format!("mq:{name} fifo:/tmp/{name}");
+    let sender = restricted(&format!("list-send {list}"), || {
+        limit(libc::RLIMIT_MSGQUEUE, 1000)
+    });
+    // The other end is not refused the queue: a list is the same for both only where both are
+    // refused the same; so it opens what the first one reports.
+    let mut rx = open_receiver(&[parse(&format!("fifo:/tmp/{name}"))]).unwrap();
+    receive_numbers(&mut *rx.channel);
+    succeed(sender);
+    drop(rx);
+    assert_nothing_left(&name);
+}
+
+#[test]
+fn another_user_is_refused_and_no_other_way_is_tried() {
+    let _dog = watchdog(60);
+    if !is_root() {
+        return; // one user cannot become another
+    }
+    let name = name("user");
+    let fallback = format!("mq:{name}-fallback");
+    for first in [
+        format!("fifo:/tmp/{name}"),
+        format!("unix:/tmp/{name}.sock"),
+        format!("mq:{name}"),
+        format!("sem:{name}"),
+        format!("signal:{name}"),
+        format!("auto:{name}"),
+    ] {
+        let rx = parse(&first).receiver().unwrap();
+        let mut command = child("child_process", &format!("list-refused {first} {fallback}"));
+        let status = command
+            .uid(65534)
+            .gid(65534)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{first}");
+        drop(rx);
+    }
+    assert_nothing_left(&name);
+    assert!(ringway::channel::mqueue::Receiver::attach(&format!("{name}-fallback")).is_err());
+}
+
+#[test]
+fn too_few_descriptors_are_told_with_the_number_needed_and_nothing_is_left_half_open() {
+    let _dog = watchdog(60);
+    let name = name("fds");
+    succeed(restricted(&format!("descriptors {name}"), || Ok(())));
+    assert_nothing_left(&name);
+}
+
+fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes no argument.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+fn descriptors() -> usize {
+    // Counted without opening one.
+    (0..64).filter(|&fd| is_open(fd)).count()
+}
+
+/// The other processes of the tests above.
+#[test]
+fn child_process() {
+    let Some(task) = task() else { return };
+    let _dog = watchdog(50);
+    let words: Vec<&str> = task.split(' ').collect();
+    match words.as_slice() {
+        ["auto-send", name] => {
+            let mut tx = AutoSender::open(name).unwrap();
+            send_numbers(&mut tx);
+        }
+        ["auto-recv", name] => {
+            let mut rx = AutoReceiver::open(name).unwrap();
+            receive_numbers(&mut rx);
+        }
+        ["list-send", list @ ..] => {
+            let list: Vec<_> = list.iter().map(|text| parse(text)).collect();
+            let mut opened = open_sender(&list).unwrap();
+            assert_eq!(opened.taken, list[1]);
+            assert!(
+                matches!(opened.refused[0].error, Error::NoRoom { .. }),
+                "{:?}",
+                opened.refused
+            );
+            send_numbers(&mut *opened.channel);
+        }
+        ["list-refused", list @ ..] => {
+            let list: Vec<_> = list.iter().map(|text| parse(text)).collect();
+            let error = open_sender(&list).map(|opened| opened.taken).unwrap_err();
+            assert_eq!(error.refused.len(), 1, "{error}");
+            let refused = &error.refused[0].error;
+            assert!(
+                matches!(refused, Error::PermissionDenied { .. }),
+                "{refused:?}"
+            );
+        }
+        ["pair", ..] => {
+            let opened = open_pair(&[Mechanism::Sem, Mechanism::Pipe]).unwrap();
+            assert_eq!(opened.taken.mechanism(), Mechanism::Pipe);
+            assert!(
+                opened.to_string().starts_with("sem:: refused: "),
+                "{opened}"
+            );
+            let (mut tx, mut rx) = opened.channel;
+            std::thread::spawn(move || send_numbers(&mut *tx));
+            receive_numbers(&mut *rx);
+        }
+        ["descriptors", name] => {
+            // What the first use of a thread or the like opens for good is none of the endpoint's.
+            drop(parse(&format!("signal:{name}")).receiver());
+            let before = descriptors();
+            // One more can be opened, whatever numbers are taken beyond it.
+            let free = (0..64).find(|&fd| !is_open(fd));
+            let limit = free.unwrap() as u64 + 1;
+            for text in [
+                format!("fifo:/tmp/{name}"),
+                format!("unix:/tmp/{name}.sock"),
+                format!("sem:{name}"),
+                format!("signal:{name}"),
+                format!("auto:{name}"),
+            ] {
+                limit_softly(limit);
+                let refused = open_receiver(&[parse(&text), parse(&format!("mq:{name}"))]);
+                limit_softly(1024);
+                assert_eq!(descriptors(), before, "{text}");
+                let error = refused.map(|opened| opened.taken).unwrap_err();
+                assert_eq!(error.refused.len(), 1, "{error}");
+                match &error.refused[0].error {
+                    Error::NoRoom { needed, .. } => {
+                        assert!(needed.ends_with("file descriptors"), "{needed}");
+                    }
+                    other => panic!("{text}: {other:?}"),
+                }
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn limit_softly(to: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: to,
+        rlim_max: 20000,
+    };
+    // SAFETY: `limit` is initialised.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+}
