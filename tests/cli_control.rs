@@ -102,9 +102,10 @@ fn lines_records_and_bytes_are_moved_through_an_endpoint() {
                 .success()
         );
         let endpoint = format!("unix:{}", dir.path().join("socket").display());
-        let receiver = Command::new(RINGWAY)
+        let arrived = dir.path().join("arrived");
+        let mut receiver = Command::new(RINGWAY)
             .args(["recv", "--as", format, &endpoint])
-            .stdout(Stdio::piped())
+            .stdout(std::fs::File::create(&arrived).unwrap())
             .spawn()
             .unwrap();
         let sender = Command::new(RINGWAY)
