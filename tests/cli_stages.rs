@@ -1,11 +1,11 @@
 //! `ringway gen`, `map` and `sink`, in pipelines of the shell's and of our own.
 #![cfg(feature = "cli")]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 mod common;
 
-use common::watchdog;
+use common::{until, watchdog};
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 
@@ -155,4 +155,155 @@ fn a_source_whose_reader_has_gone_ends_quietly() {
         String::from_utf8_lossy(&out.stderr),
         "ringway: stage 1 (ringway gen): broken pipe: the next stage ended before it had read everything\n"
     );
+}
+
+/// The processes of a stage, as `ringway ctl NAME stats` has them.
+fn processes(name: &str, stage: usize) -> Vec<String> {
+    let out = Command::new(RINGWAY)
+        .args(["ctl", name, "stats"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("stage {stage} ")));
+    line.and_then(|line| line.split_once("): process "))
+        .map(|(_, pids)| {
+            let pids = pids.split(", ").map(str::to_owned);
+            pids.filter(|pid| pid.parse::<u32>().is_ok()).collect()
+        })
+        .unwrap_or_default()
+}
+
+#[test]
+fn neighbours_that_speak_messages_are_joined_by_a_ring() {
+    let _dog = watchdog(60);
+    let name = format!("test-ring-{}", std::process::id());
+    let child = Command::new(RINGWAY)
+        .args([
+            "run",
+            "--name",
+            &name,
+            "ringway gen",
+            "ringway map",
+            "ringway sink --json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let maps =
+        |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let rings = |pid: &String| maps(pid).matches("memfd:").count() > 0;
+    until(|| processes(&name, 2).first().is_some_and(rings));
+    signal(child.id(), "TERM");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(143));
+    assert_eq!(report(&out)["lost"], 0);
+}
+
+#[test]
+fn several_workers_take_each_message_once() {
+    let _dog = watchdog(60);
+    let out = run(&[
+        "ringway gen --count 50000",
+        "-j3",
+        "ringway map",
+        "-j2",
+        "ringway map",
+        "ringway sink --json",
+    ]);
+    assert!(out.status.success(), "{out:?}");
+    let report = report(&out);
+    assert_eq!(report["messages"], 50000);
+    assert_eq!(
+        (&report["lost"], &report["doubled"]),
+        (&0.into(), &0.into())
+    );
+}
+
+#[test]
+fn a_killed_workers_messages_go_to_its_successor() {
+    let _dog = watchdog(60);
+    let name = format!("test-kill-{}", std::process::id());
+    let child = Command::new(RINGWAY)
+        .args([
+            "run",
+            "--name",
+            &name,
+            "--restart=100",
+            "ringway gen",
+            "-j2",
+            "ringway map",
+            "ringway sink --json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut victims = Vec::new();
+    while victims.len() < 5 {
+        until(|| processes(&name, 2).len() == 2);
+        let victim = processes(&name, 2)
+            .into_iter()
+            .find(|pid| !victims.contains(pid))
+            .unwrap();
+        signal(victim.parse().unwrap(), "KILL");
+        until(|| !processes(&name, 2).contains(&victim));
+        victims.push(victim);
+    }
+    // One more is replaced on demand.
+    let restarted = Command::new(RINGWAY)
+        .args(["ctl", &name, "restart", "2"])
+        .output()
+        .unwrap();
+    assert!(restarted.status.success(), "{restarted:?}");
+    until(|| processes(&name, 2).len() == 2);
+    signal(child.id(), "TERM");
+    let out = child.wait_with_output().unwrap();
+    let report = report(&out);
+    assert_eq!(
+        (&report["lost"], &report["damaged"]),
+        (&0.into(), &0.into()),
+        "{report}"
+    );
+    // A worker may have been killed between passing a message on and letting go of it.
+    assert!(report["doubled"].as_u64().unwrap() <= 7, "{report}");
+    let line = String::from_utf8(out.stderr).unwrap();
+    assert!(line.matches("takes its place").count() >= 5, "{line}");
+}
+
+#[test]
+fn a_killed_stage_is_named_and_the_others_end() {
+    let _dog = watchdog(60);
+    let name = format!("test-dead-{}", std::process::id());
+    let child = Command::new(RINGWAY)
+        .args([
+            "run",
+            "--name",
+            &name,
+            "ringway gen",
+            "ringway map",
+            "ringway sink --json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until(|| processes(&name, 2).len() == 1);
+    signal(processes(&name, 2)[0].parse().unwrap(), "KILL");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&out.stderr),
+        "ringway: stage 2 (ringway map): killed by SIGKILL (stage 1 failed too)\n"
+    );
+    assert_eq!(out.status.code(), Some(137));
+    assert_eq!(report(&out)["lost"], 0);
+}
+
+fn signal(pid: u32, name: &str) {
+    Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
 }

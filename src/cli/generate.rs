@@ -134,16 +134,18 @@ fn copy(args: &Args, path: &PathBuf, output: &mut Output) -> Result<(), Failure>
 pub(super) fn forward(input: &mut Input, output: &mut Output, count: u64) -> Result<(), Failure> {
     for _ in 0..count {
         match input.try_recv() {
+            Ok(message) => {
+                output.send_soon(&message).map_err(ended)?;
+                continue;
+            }
+            Err(RecvError::Closed) => return Ok(()),
+            Err(RecvError::Empty) => {}
+            Err(error) => return Err(error.into()),
+        }
+        output.flush().map_err(ended)?;
+        match input.recv() {
             Ok(message) => output.send_soon(&message).map_err(ended)?,
             Err(RecvError::Closed) => return Ok(()),
-            Err(RecvError::Empty) => {
-                output.flush().map_err(ended)?;
-                match input.recv() {
-                    Ok(message) => output.send_soon(&message).map_err(ended)?,
-                    Err(RecvError::Closed) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                }
-            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -18,6 +18,7 @@ mod aware;
 mod chunks;
 mod command;
 mod fan;
+mod links;
 mod report;
 mod supervisor;
 
@@ -162,6 +163,7 @@ pub struct Pipeline {
     restarts: u32,
     keep_order: bool,
     block: usize,
+    longest: usize,
 }
 
 impl Pipeline {
@@ -175,6 +177,7 @@ impl Pipeline {
             restarts: 0,
             keep_order: false,
             block: 1 << 20,
+            longest: 4096,
         }
     }
 
@@ -207,6 +210,12 @@ impl Pipeline {
     /// The size of a chunk in bytes, 1 MiB unless told; a longer line makes a longer chunk.
     pub fn block(mut self, bytes: usize) -> Pipeline {
         self.block = bytes.max(1);
+        self
+    }
+
+    /// The longest message that a ring between stages is made for, in bytes; 4 KiB unless told.
+    pub fn longest_message(mut self, bytes: usize) -> Pipeline {
+        self.longest = bytes.max(8);
         self
     }
 

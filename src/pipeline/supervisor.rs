@@ -3,25 +3,70 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::command::{self, Missing};
 use super::fan::{Fan, Job, Program, order};
-use super::{Aware, Event, Outcome, Pipeline, Reason, Stage, StageFailure, Tool, aware, chunks};
+use super::links::Link;
+use super::{
+    Aware, Event, Outcome, Pipeline, Reason, STAGE_VARIABLE, Stage, StageFailure, Tool, aware,
+    chunks,
+};
 use crate::Error;
-use crate::os::process::{self, Child, End, Spawn};
+use crate::os::process::{self, Child, Spawn};
+use crate::stage::{Format, Joint};
 
 /// The capacity asked for of a pipe between two stages, in bytes.
 const PIPE: usize = 256 << 10;
 
 /// What carries out a stage.
 enum Work {
-    Process(Child),
+    /// One process, or several of a program that takes messages.
+    Processes(Processes),
+    /// A plain program's workers, which come and go.
     Fan(Fan),
     Ended,
+}
+
+struct Processes {
+    running: Vec<Child>,
+    /// Where a successor is put; only for a stage that takes its messages from a ring.
+    seat: Option<Seat>,
+    /// How many successors there may still be.
+    restarts: u32,
+    /// Those that were told to end, and are to be replaced.
+    replaced: Vec<u32>,
+    /// Why the stage has failed, if one of its processes has for good.
+    failed: Option<Reason>,
+}
+
+/// All that a process of a stage is started with.
+struct Seat {
+    program: Program,
+    variable: Option<OsString>,
+    inherit: Vec<RawFd>,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+}
+
+impl Seat {
+    fn start(&self) -> io::Result<Child> {
+        let variable = (STAGE_VARIABLE, self.variable.clone());
+        process::spawn(&Spawn {
+            program: &self.program.file,
+            name: &self.program.name,
+            args: &self.program.args,
+            env: &self.program.environment(&[variable]),
+            stdin: self.stdin.as_fd(),
+            stdout: self.stdout.as_fd(),
+            inherit: &self.inherit,
+            own_group: self.program.own_group,
+            ignore_interrupt: self.program.ignore_interrupt,
+        })
+    }
 }
 
 /// A stage that was started.
@@ -35,7 +80,10 @@ struct Started {
 /// A pipeline that runs. Dropped before its end, it is stopped.
 pub struct Running {
     stages: Vec<Started>,
+    /// The rings: the one at i joins the stages i and i + 1.
+    links: Vec<Option<Link>>,
     outcome: Outcome,
+    happened: Sender<Event>,
     events: Receiver<Event>,
     paused: bool,
 }
@@ -101,16 +149,8 @@ fn find(stage: &Stage, tool: Option<&Tool>, first: bool, terminal: bool) -> Resu
 
 /// Starts a pipeline.
 pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
-    let Pipeline {
-        stages,
-        tool,
-        input,
-        output,
-        restarts,
-        keep_order,
-        block,
-    } = pipeline;
     let terminal = process::in_foreground();
+    let stages = &pipeline.stages;
     let failure = |stage: usize, reason| {
         Box::new(StageFailure {
             stage: stage + 1,
@@ -121,92 +161,139 @@ pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
     // Every program is looked for before any is started: a pipeline with a hole does harm.
     let mut found = Vec::with_capacity(stages.len());
     for (index, stage) in stages.iter().enumerate() {
-        let one = find(stage, tool.as_ref(), index == 0, terminal);
+        let one = find(stage, pipeline.tool.as_ref(), index == 0, terminal);
         found.push(one.map_err(|reason| failure(index, reason))?);
     }
+    let mut links = Vec::new();
+    for (index, pair) in found.windows(2).enumerate() {
+        let ring = pair[0].aware.output && pair[1].aware.input;
+        let link = ring.then(|| Link::new(pipeline.longest)).transpose();
+        links.push(link.map_err(|error| failure(index, Reason::CannotStart(error)))?);
+    }
 
-    let (events, happened) = channel();
+    // A stage of chunks takes and gives lines.
+    let chunked: Vec<bool> = (0..stages.len())
+        .map(|index| {
+            let ring = index > 0 && links[index - 1].is_some();
+            stages[index].jobs.is_some() && !ring
+        })
+        .collect();
+
+    let (happened, events) = channel();
     let mut running = Running {
         stages: Vec::new(),
+        links,
         outcome: Outcome::default(),
-        events: happened,
+        happened,
+        events,
         paused: false,
     };
-    let cannot = |stage: usize, op, error| {
-        let error = Error::os(op, stages[stage].text.clone(), error);
-        failure(stage, Reason::CannotStart(error))
-    };
-    let mut input = match input {
-        Some(input) => input,
-        None => io::stdin()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| cannot(0, "dup", error))?,
-    };
-    let mut output = Some(match output {
-        Some(output) => output,
-        None => io::stdout()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| cannot(0, "dup", error))?,
-    });
-    let last = stages.len().saturating_sub(1);
-    for (index, Found { program, aware: _ }) in found.into_iter().enumerate() {
-        let (next_input, this_output) = if index == last {
-            (None, output.take())
-        } else {
-            let (read, write) =
-                process::pipe(PIPE).map_err(|error| cannot(index, "pipe2", error))?;
-            (Some(read), Some(write))
-        };
-        let (Some(stdout), stdin) = (this_output, input) else {
-            break;
-        };
-        let work = match stages[index].jobs {
-            None => process::spawn(&Spawn {
-                program: &program.file,
-                name: &program.name,
-                args: &program.args,
-                env: &program.environment(&[]),
-                stdin: stdin.as_fd(),
-                stdout: stdout.as_fd(),
-                inherit: &[],
-                own_group: program.own_group,
-                ignore_interrupt: program.ignore_interrupt,
-            })
-            .map(Work::Process),
-            Some(workers) => {
-                let events = Sender::clone(&events);
-                let job = |orders| Job {
-                    stage: index + 1,
-                    program,
-                    workers,
-                    block,
-                    restarts,
-                    keep_order,
-                    input: File::from(stdin),
-                    output: File::from(stdout),
-                    orders,
-                    events,
-                };
-                Fan::start(job, chunks::run).map(Work::Fan)
-            }
-        };
-        let work = work.map_err(|error| cannot(index, "execute", error))?;
+    let mut input = pipeline
+        .input
+        .as_ref()
+        .map(|fd| fd.as_fd().try_clone_to_owned());
+    for (index, found) in found.into_iter().enumerate() {
+        let cannot = |error| failure(index, Reason::CannotStart(error));
+        let system = |op| move |error| Error::os(op, stages[index].text.clone(), error);
+        let (work, next) = running
+            .start_stage(&pipeline, &chunked, index, found, input.take())
+            .map_err(|(op, error)| cannot(system(op)(error)))?;
         running.stages.push(Started {
             text: stages[index].text.clone(),
             work,
             excused: false,
         });
-        input = match next_input {
-            Some(input) => input,
-            None => break,
-        };
+        input = next.map(Ok);
     }
     Ok(running)
 }
 
+/// What is started, and what the next stage reads.
+type Begun = (Work, Option<OwnedFd>);
+
 impl Running {
+    /// Starts stage `index`, which reads `input` unless a ring brings its messages.
+    fn start_stage(
+        &self,
+        pipeline: &Pipeline,
+        chunked: &[bool],
+        index: usize,
+        Found { program, .. }: Found,
+        input: Option<io::Result<OwnedFd>>,
+    ) -> Result<Begun, (&'static str, io::Error)> {
+        let before = index
+            .checked_sub(1)
+            .and_then(|index| self.links[index].as_ref());
+        let behind = self.links.get(index).and_then(Option::as_ref);
+        let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| ("dup", e));
+        let stdin = match input {
+            Some(input) => input.map_err(|e| ("dup", e))?,
+            None if before.is_some() => File::open("/dev/null")
+                .map_err(|e| ("open /dev/null for", e))?
+                .into(),
+            None => duplicate(io::stdin().as_fd())?,
+        };
+        let (stdout, next) = if behind.is_some() {
+            // What a stage prints while its messages go through a ring is for people.
+            (duplicate(io::stderr().as_fd())?, None)
+        } else if index + 1 < pipeline.stages.len() {
+            let (read, write) = process::pipe(PIPE).map_err(|e| ("pipe2", e))?;
+            (write, Some(read))
+        } else if let Some(output) = &pipeline.output {
+            (duplicate(output.as_fd())?, None)
+        } else {
+            (duplicate(io::stdout().as_fd())?, None)
+        };
+        if let Some(workers) = pipeline.stages[index].jobs.filter(|_| chunked[index]) {
+            let events = Sender::clone(&self.happened);
+            let job = |orders| Job {
+                stage: index + 1,
+                program,
+                workers,
+                block: pipeline.block,
+                restarts: pipeline.restarts,
+                keep_order: pipeline.keep_order,
+                input: File::from(stdin),
+                output: File::from(stdout),
+                orders,
+                events,
+            };
+            let fan = Fan::start(job, chunks::run).map_err(|e| ("start workers for", e))?;
+            return Ok((Work::Fan(fan), next));
+        }
+        let joint = |side, link: Option<&Link>, neighbour: Option<&bool>| {
+            let lines = (neighbour == Some(&true)).then_some(Joint::Stream(Format::Lines));
+            Some(link.map(Link::joint).or(lines)?.to_text(side))
+        };
+        let joints: Vec<String> = joint("in", before, index.checked_sub(1).map(|i| &chunked[i]))
+            .into_iter()
+            .chain(joint("out", behind, chunked.get(index + 1)))
+            .collect();
+        let seat = Seat {
+            program,
+            variable: (!joints.is_empty()).then(|| joints.join(",").into()),
+            inherit: before
+                .into_iter()
+                .chain(behind)
+                .map(Link::descriptor)
+                .collect(),
+            stdin,
+            stdout,
+        };
+        let jobs = pipeline.stages[index].jobs.unwrap_or(1);
+        let running: io::Result<Vec<Child>> = (0..jobs).map(|_| seat.start()).collect();
+        Ok((
+            Work::Processes(Processes {
+                running: running.map_err(|e| ("execute", e))?,
+                seat: before.map(|_| seat),
+                restarts: pipeline.restarts,
+                replaced: Vec::new(),
+                failed: None,
+            }),
+            next,
+        ))
+    }
+
     /// Waits for the end of every stage.
     ///
     /// # Errors
@@ -240,7 +327,7 @@ impl Running {
         self.stages
             .iter()
             .map(|stage| match &stage.work {
-                Work::Process(child) => vec![child.pid()],
+                Work::Processes(processes) => processes.running.iter().map(Child::pid).collect(),
                 Work::Fan(_) | Work::Ended => Vec::new(),
             })
             .collect()
@@ -251,11 +338,25 @@ impl Running {
         let mut lines = Vec::new();
         for (index, stage) in self.stages.iter().enumerate() {
             let state = match &stage.work {
-                Work::Process(child) => format!("process {}", child.pid()),
+                Work::Processes(processes) => {
+                    let pids = processes
+                        .running
+                        .iter()
+                        .map(|child| child.pid().to_string());
+                    format!("process {}", pids.collect::<Vec<_>>().join(", "))
+                }
                 Work::Fan(_) => "working".to_owned(),
                 Work::Ended => "ended".to_owned(),
             };
-            lines.push(format!("stage {} ({}): {state}", index + 1, stage.text));
+            let waiting = match self.links.get(index) {
+                Some(Some(link)) => format!(", {} messages wait behind it", link.len()),
+                _ => String::new(),
+            };
+            lines.push(format!(
+                "stage {} ({}): {state}{waiting}",
+                index + 1,
+                stage.text
+            ));
         }
         lines.join("\n")
     }
@@ -267,31 +368,45 @@ impl Running {
         others: &[BorrowedFd<'_>],
         timeout: Option<Duration>,
     ) -> Result<Vec<bool>, Error> {
-        let watched = self.stages.iter().map(|stage| match &stage.work {
-            Work::Process(child) => Some(child.as_fd()),
-            Work::Fan(fan) => Some(fan.as_fd()),
-            Work::Ended => None,
-        });
-        let watched: Vec<_> = others.iter().copied().map(Some).chain(watched).collect();
+        let mut watched: Vec<_> = others.iter().copied().map(Some).collect();
+        let mut stages = Vec::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            match &stage.work {
+                Work::Processes(processes) => {
+                    watched.extend(processes.running.iter().map(|child| Some(child.as_fd())));
+                }
+                Work::Fan(fan) => watched.push(Some(fan.as_fd())),
+                Work::Ended => {}
+            }
+            stages.resize(watched.len() - others.len(), index);
+        }
         let mut ready = process::poll(&watched, timeout)
             .map_err(|error| Error::os("ppoll", "the stages", error))?;
         let ended = ready.split_off(others.len());
-        for (index, _) in ended.iter().enumerate().filter(|(_, ended)| **ended) {
+        let mut stages: Vec<usize> = stages
+            .into_iter()
+            .zip(ended)
+            .filter(|(_, ended)| *ended)
+            .map(|(index, _)| index)
+            .collect();
+        stages.dedup();
+        for index in stages {
             self.look_at(index)?;
         }
         Ok(ready)
     }
 
-    /// Takes note of a stage that may have ended.
+    /// Takes note of a stage of which a process, or all of it, may have ended.
     fn look_at(&mut self, index: usize) -> Result<(), Error> {
         let stage = &mut self.stages[index];
         let reason = match &mut stage.work {
-            Work::Process(child) => {
-                let end = child
-                    .end()
-                    .map_err(|error| Error::os("waitid", &stage.text, error))?;
-                let Some(end) = end else { return Ok(()) };
-                Reason::of(end)
+            Work::Processes(processes) => {
+                let happened = &self.happened;
+                processes.settle(index, stage.excused, &stage.text, happened)?;
+                if !processes.running.is_empty() {
+                    return Ok(());
+                }
+                processes.failed.take()
             }
             Work::Fan(fan) => match fan.end() {
                 Ok(end) => Reason::of(end),
@@ -308,6 +423,12 @@ impl Running {
                 reason,
             });
         }
+        if let Some(Some(before)) = index.checked_sub(1).map(|before| &mut self.links[before]) {
+            before.end_receiving();
+        }
+        if let Some(Some(behind)) = self.links.get_mut(index) {
+            behind.end_sending();
+        }
         Ok(())
     }
 
@@ -320,7 +441,7 @@ impl Running {
         };
         first.excused = true;
         match &first.work {
-            Work::Process(child) => child.signal(process::SIGTERM),
+            Work::Processes(processes) => processes.signal(process::SIGTERM),
             Work::Fan(fan) => fan.order(order::DRAIN),
             Work::Ended => {}
         }
@@ -341,7 +462,7 @@ impl Running {
         for stage in &mut self.stages {
             stage.excused |= !matches!(stage.work, Work::Ended);
             match &stage.work {
-                Work::Process(child) => child.signal(signal),
+                Work::Processes(processes) => processes.signal(signal),
                 Work::Fan(fan) => fan.order(order::STOP),
                 Work::Ended => {}
             }
@@ -369,9 +490,14 @@ impl Running {
                 self.stages.len()
             )
         })?;
-        match &self.stages[index].work {
+        match &mut self.stages[index].work {
+            Work::Processes(processes) if processes.seat.is_some() => {
+                processes.replaced = processes.running.iter().map(Child::pid).collect();
+                processes.signal(process::SIGTERM);
+                Ok(())
+            }
             Work::Ended => Err(format!("stage {} has ended", index + 1)),
-            Work::Process(_) | Work::Fan(_) => Err(format!(
+            Work::Processes(_) | Work::Fan(_) => Err(format!(
                 "stage {} does not take messages from a ring: what it has read would be lost",
                 index + 1
             )),
@@ -395,11 +521,72 @@ impl Running {
     fn signal_all(&self, signal: i32, order: u8) {
         for stage in &self.stages {
             match &stage.work {
-                Work::Process(child) => child.signal(signal),
+                Work::Processes(processes) => processes.signal(signal),
                 Work::Fan(fan) => fan.order(order),
                 Work::Ended => {}
             }
         }
+    }
+}
+
+impl Processes {
+    fn signal(&self, signal: i32) {
+        self.running.iter().for_each(|child| child.signal(signal));
+    }
+
+    /// Takes out the processes that have ended, and puts successors in the places of those that
+    /// were not to.
+    fn settle(
+        &mut self,
+        index: usize,
+        excused: bool,
+        text: &str,
+        happened: &Sender<Event>,
+    ) -> Result<(), Error> {
+        let mut at = 0;
+        while at < self.running.len() {
+            let end = self.running[at]
+                .end()
+                .map_err(|error| Error::os("waitid", text, error))?;
+            let Some(end) = end else {
+                at += 1;
+                continue;
+            };
+            let died = self.running.swap_remove(at).pid();
+            let asked = self.replaced.contains(&died);
+            self.replaced.retain(|pid| *pid != died);
+            let Some(reason) = Reason::of(end) else {
+                continue;
+            };
+            let again = match (&self.seat, &reason) {
+                _ if excused => false,
+                (None, _) | (_, Reason::BrokenPipe) => false,
+                _ => asked || self.restarts > 0,
+            };
+            if !again {
+                self.failed.get_or_insert(reason);
+                continue;
+            }
+            self.restarts -= u32::from(!asked);
+            match self.seat.as_ref().map(Seat::start) {
+                Some(Ok(child)) => {
+                    let successor = child.pid();
+                    let stage = index + 1;
+                    let _ = happened.send(Event::Restarted {
+                        stage,
+                        died,
+                        successor,
+                    });
+                    self.running.push(child);
+                }
+                Some(Err(error)) => {
+                    let error = Error::os("execute", text, error);
+                    self.failed.get_or_insert(Reason::CannotStart(error));
+                }
+                None => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -411,7 +598,12 @@ impl Drop for Running {
         self.kill();
         for stage in &mut self.stages {
             match &mut stage.work {
-                Work::Process(child) => drop(child.wait()),
+                Work::Processes(processes) => {
+                    processes
+                        .running
+                        .iter_mut()
+                        .for_each(|child| drop(child.wait()));
+                }
                 Work::Fan(fan) => drop(fan.end()),
                 Work::Ended => {}
             }

@@ -26,15 +26,17 @@
 use std::hint::black_box;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 mod stream;
 
 pub use stream::Format;
 pub(crate) use stream::{Next, Reader, Writer};
 
+use crate::os::process;
 use crate::pipeline::STAGE_VARIABLE;
-use crate::{Error, RecvError, SendError};
+use crate::{Error, RecvError, SendError, mpmc};
 
 /// The mark in the executable of a program that calls [`input`], which refers to it: the linker
 /// keeps the section exactly when the function is kept. See `pipeline/aware.rs`.
@@ -45,10 +47,15 @@ static TAKES_MESSAGES: u8 = 1;
 #[unsafe(link_section = "ringway_out")]
 static GIVES_MESSAGES: u8 = 1;
 
+/// How long to wait for what the supervisor makes of a neighbour's death, before asking again.
+const VERDICT: Duration = Duration::from_micros(200);
+
 /// What one side of a stage is joined by, as the supervisor puts it into [`STAGE_VARIABLE`]:
-/// `in=spsc:7,out=lines`. A side that is not there has records on standard input or output.
+/// `in=mpmc:7,out=lines`. A side that is not there has records on standard input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Joint {
+    /// A ring for several producers and consumers, in this inherited descriptor.
+    Mpmc(RawFd),
     /// Messages on standard input or output.
     Stream(Format),
 }
@@ -57,6 +64,7 @@ impl Joint {
     /// As it stands in the variable, for side `in` or `out`.
     pub(crate) fn to_text(self, side: &str) -> String {
         match self {
+            Joint::Mpmc(fd) => format!("{side}=mpmc:{fd}"),
             Joint::Stream(Format::Lines) => format!("{side}=lines"),
             Joint::Stream(Format::Raw) => format!("{side}=raw"),
             Joint::Stream(Format::Records) => format!("{side}=records"),
@@ -72,10 +80,12 @@ impl Joint {
             if name != side {
                 continue;
             }
-            return match joint {
-                "lines" => Ok(Joint::Stream(Format::Lines)),
-                "raw" => Ok(Joint::Stream(Format::Raw)),
-                "records" => Ok(Joint::Stream(Format::Records)),
+            let (kind, fd) = joint.split_once(':').unwrap_or((joint, ""));
+            return match (kind, fd.parse()) {
+                ("mpmc", Ok(fd)) => Ok(Joint::Mpmc(fd)),
+                ("lines", _) => Ok(Joint::Stream(Format::Lines)),
+                ("raw", _) => Ok(Joint::Stream(Format::Raw)),
+                ("records", _) => Ok(Joint::Stream(Format::Records)),
                 _ => Err(Error::NotOurs {
                     what: "description of a stage",
                     name: STAGE_VARIABLE.into(),
@@ -100,6 +110,10 @@ impl Joint {
 pub fn input() -> Result<Input, Error> {
     black_box(&TAKES_MESSAGES);
     let from = match Joint::from_environment("in")? {
+        Joint::Mpmc(fd) => {
+            let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "input", e))?;
+            Source::Mpmc(mpmc::Ring::from_fd(ring)?.consumer()?)
+        }
         Joint::Stream(format) => {
             let stdin = io::stdin().as_fd().try_clone_to_owned();
             let stdin = stdin.map_err(|e| Error::os("dup", "standard input", e))?;
@@ -116,6 +130,10 @@ pub fn input() -> Result<Input, Error> {
 pub fn output() -> Result<Output, Error> {
     black_box(&GIVES_MESSAGES);
     let to = match Joint::from_environment("out")? {
+        Joint::Mpmc(fd) => {
+            let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "output", e))?;
+            Sink::Mpmc(mpmc::Ring::from_fd(ring)?.producer()?)
+        }
         Joint::Stream(format) => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             let stdout = stdout.map_err(|e| Error::os("dup", "standard output", e))?;
@@ -133,6 +151,7 @@ pub struct Input {
 
 #[derive(Debug)]
 enum Source {
+    Mpmc(mpmc::Consumer),
     Stream(Reader),
 }
 
@@ -143,6 +162,7 @@ pub struct Message<'a>(Borrowed<'a>);
 
 #[derive(Debug)]
 enum Borrowed<'a> {
+    Mpmc(mpmc::Message<'a>),
     Bytes(&'a [u8]),
 }
 
@@ -150,6 +170,7 @@ impl Message<'_> {
     /// Whether a dead predecessor of this process may have worked on it.
     pub fn redelivered(&self) -> bool {
         match &self.0 {
+            Borrowed::Mpmc(message) => message.redelivered(),
             Borrowed::Bytes(_) => false,
         }
     }
@@ -160,6 +181,7 @@ impl Deref for Message<'_> {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         match &self.0 {
+            Borrowed::Mpmc(message) => message,
             Borrowed::Bytes(bytes) => bytes,
         }
     }
@@ -180,6 +202,17 @@ impl Input {
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         match &mut self.from {
+            Source::Mpmc(consumer) => loop {
+                // SAFETY: the borrow is given out or has ended: each turn of the loop holds none
+                // of the turn before. (The borrow checker takes a borrow that is returned in one
+                // arm to last through all of them.)
+                let consumer = unsafe { &mut *(consumer as *mut mpmc::Consumer) };
+                match consumer.recv() {
+                    Ok(message) => return Ok(Message(Borrowed::Mpmc(message))),
+                    Err(RecvError::PeerDied) => std::thread::sleep(VERDICT),
+                    Err(error) => return Err(error),
+                }
+            },
             Source::Stream(reader) => match reader.next(true)? {
                 Next::Message(at) => Ok(Message(Borrowed::Bytes(reader.bytes(at)))),
                 Next::End | Next::Empty => Err(RecvError::Closed),
@@ -194,6 +227,11 @@ impl Input {
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         match &mut self.from {
+            Source::Mpmc(consumer) => match consumer.try_recv() {
+                Ok(message) => Ok(Message(Borrowed::Mpmc(message))),
+                Err(RecvError::PeerDied) => Err(RecvError::Empty),
+                Err(error) => Err(error),
+            },
             Source::Stream(reader) => match reader.next(false)? {
                 Next::Message(at) => Ok(Message(Borrowed::Bytes(reader.bytes(at)))),
                 Next::Empty => Err(RecvError::Empty),
@@ -216,6 +254,7 @@ pub struct Output {
 
 #[derive(Debug)]
 enum Sink {
+    Mpmc(mpmc::Producer),
     Stream(Writer),
 }
 
@@ -245,6 +284,12 @@ impl Output {
     #[inline]
     pub fn send_soon(&mut self, message: &[u8]) -> Result<(), SendError> {
         match &mut self.to {
+            Sink::Mpmc(producer) => loop {
+                match producer.send(message) {
+                    Err(SendError::PeerDied) => std::thread::sleep(VERDICT),
+                    result => return result,
+                }
+            },
             Sink::Stream(writer) => writer.push(message),
         }
     }
@@ -256,6 +301,7 @@ impl Output {
     #[inline]
     pub fn flush(&mut self) -> Result<(), SendError> {
         match &mut self.to {
+            Sink::Mpmc(_) => Ok(()),
             Sink::Stream(writer) => writer.flush(),
         }
     }
@@ -282,20 +328,14 @@ mod tests {
     #[test]
     fn what_the_supervisor_writes_is_what_the_stage_reads() {
         for joint in [
+            Joint::Mpmc(7),
             Joint::Stream(Format::Lines),
             Joint::Stream(Format::Raw),
             Joint::Stream(Format::Records),
         ] {
-            let variable = format!(
-                "{},{}",
-                Joint::Stream(Format::Raw).to_text("in"),
-                joint.to_text("out")
-            );
+            let variable = format!("{},{}", Joint::Mpmc(3).to_text("in"), joint.to_text("out"));
             assert_eq!(Joint::of("out", &variable).unwrap(), joint);
-            assert_eq!(
-                Joint::of("in", &variable).unwrap(),
-                Joint::Stream(Format::Raw)
-            );
+            assert_eq!(Joint::of("in", &variable).unwrap(), Joint::Mpmc(3));
         }
         assert_eq!(Joint::of("in", "").unwrap(), Joint::Stream(Format::Records));
         assert_eq!(
