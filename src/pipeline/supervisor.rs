@@ -25,7 +25,7 @@ const PIPE: usize = 256 << 10;
 /// What carries out a stage.
 enum Work {
     /// One process, or several of a program that takes messages.
-    Processes(Processes),
+    Processes(Box<Processes>),
     /// A plain program's workers, which come and go.
     Fan(Fan),
     Ended,
@@ -283,13 +283,13 @@ impl Running {
         let jobs = pipeline.stages[index].jobs.unwrap_or(1);
         let running: io::Result<Vec<Child>> = (0..jobs).map(|_| seat.start()).collect();
         Ok((
-            Work::Processes(Processes {
+            Work::Processes(Box::new(Processes {
                 running: running.map_err(|e| ("execute", e))?,
                 seat: before.map(|_| seat),
                 restarts: pipeline.restarts,
                 replaced: Vec::new(),
                 failed: None,
-            }),
+            })),
             next,
         ))
     }
