@@ -11,7 +11,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use ringway::mpmc::{Config, Consumer, Producer, Ring};
+use ringway::mpmc::{Config, Consumer, Producer, Ring, items};
 use ringway::wait::WaitStrategy;
 
 const SLOTS: u64 = 1024;
@@ -235,6 +235,54 @@ impl<const BATCHES: bool> End for OurConsumer<BATCHES> {
         match self.0.try_recv() {
             Ok(message) => {
                 take(value(&message));
+                1
+            }
+            Err(_) => 0,
+        }
+    }
+}
+
+/// The ring of 8-byte items.
+struct OurItems(items::Ring);
+
+impl OurItems {
+    fn new(wait: WaitStrategy) -> OurItems {
+        let config = Config::default().slots(SLOTS).wait(wait);
+        OurItems(items::Ring::anonymous(config).expect("a ring"))
+    }
+}
+
+impl Queue for OurItems {
+    type Producer = items::Producer;
+    type Consumer = items::Consumer;
+    fn producer(&self) -> items::Producer {
+        self.0.producer().expect("a producer")
+    }
+    fn consumer(&self) -> items::Consumer {
+        self.0.consumer().expect("a consumer")
+    }
+}
+
+impl End for items::Producer {
+    fn push(&mut self, values: &[u64]) -> usize {
+        values
+            .iter()
+            .take_while(|value| self.try_send(**value).is_ok())
+            .count()
+    }
+    fn pop(&mut self, _: impl FnMut(u64)) -> usize {
+        unreachable!("a producer")
+    }
+}
+
+impl End for items::Consumer {
+    fn push(&mut self, _: &[u64]) -> usize {
+        unreachable!("a consumer")
+    }
+    fn pop(&mut self, mut take: impl FnMut(u64)) -> usize {
+        match self.try_recv() {
+            Ok(value) => {
+                take(value);
                 1
             }
             Err(_) => 0,
@@ -470,6 +518,8 @@ fn main() {
         "ringway adaptive",
         "ringway spin, batches of 32",
         "ringway adaptive, batches of 32",
+        "ringway spin, items",
+        "ringway adaptive, items",
         "crossbeam (threads)",
     ];
     println!(
@@ -492,6 +542,8 @@ fn main() {
                 throughput(&Ours::<false>::new(Adaptive), p, c),
                 throughput(&Ours::<true>::new(Spin), p, c),
                 throughput(&Ours::<true>::new(Adaptive), p, c),
+                throughput(&OurItems::new(Spin), p, c),
+                throughput(&OurItems::new(Adaptive), p, c),
                 threads(&crossbeam, p, c),
             ];
             results

@@ -65,6 +65,8 @@ pub(crate) enum Life {
     Never,
     /// It lives.
     Alive,
+    /// It is being taken over by a newcomer, who has to settle its affairs first.
+    Joining,
     /// It detached.
     Left,
     /// It died without detaching.
@@ -255,7 +257,10 @@ impl Watch {
         match state & PHASE {
             FREE => return Life::Never,
             LEFT => return Life::Left,
-            JOINING => return Life::Dead,
+            JOINING => {
+                let held = lock.is_locked(token(self.index, state)).unwrap_or(true);
+                return if held { Life::Joining } else { Life::Dead };
+            }
             _ => {}
         }
         match lock.is_locked(token(self.index, state)) {

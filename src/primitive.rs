@@ -210,3 +210,77 @@ impl<'a> Slots<'a> {
         unsafe { copy_bytes(bytes.as_ptr(), self.payload(ticket), bytes.len()) }
     }
 }
+
+/// A view of slots of 16 bytes that are changed as a whole: a sequence and an item each.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs<'a>(Slots<'a>);
+
+impl<'a> Pairs<'a> {
+    /// The slots of `slots`, 16 bytes each.
+    pub(crate) fn new(slots: Slots<'a>) -> Pairs<'a> {
+        debug_assert!(slots.stride == 16);
+        Pairs(slots)
+    }
+
+    /// Whether this processor can change 16 bytes at once.
+    pub(crate) fn are_possible() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return std::arch::is_x86_feature_detected!("cmpxchg16b");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// The number of slots.
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.0.capacity()
+    }
+
+    /// The sequence in the slot of `ticket`. Acquires what was written before it was put there.
+    #[inline(always)]
+    pub(crate) fn sequence(&self, ticket: u64) -> u64 {
+        self.0.sequence(ticket).load(Ordering::Acquire)
+    }
+
+    /// The item in the slot of `ticket`: worth something only if a compare-exchange confirms it.
+    #[inline(always)]
+    pub(crate) fn item(&self, ticket: u64) -> u64 {
+        // SAFETY: the second 8 bytes of a slot of 16, aligned.
+        unsafe { (*self.0.slot(ticket).add(8).cast::<AtomicU64>()).load(Ordering::Relaxed) }
+    }
+
+    /// Changes the slot of `ticket` from `old` to `new`, both a sequence and an item; whether it was
+    /// `old`. A full fence if it was.
+    #[inline(always)]
+    pub(crate) fn compare_exchange(&self, ticket: u64, old: (u64, u64), new: (u64, u64)) -> bool {
+        let slot = self.0.slot(ticket);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let done: u8;
+            // SAFETY: `slot` is 16 bytes aligned to 16 that all processes access by locked
+            // instructions and atomic loads only; rings of pairs are only made and opened where
+            // `are_possible`. The compiler reserves rbx, so it is swapped in and put back.
+            unsafe {
+                core::arch::asm!(
+                    "xchg {low}, rbx",
+                    "lock cmpxchg16b [{slot}]",
+                    "sete {done}",
+                    "mov rbx, {low}",
+                    slot = in(reg) slot,
+                    low = inout(reg) new.0 => _,
+                    done = out(reg_byte) done,
+                    in("rcx") new.1,
+                    inout("rax") old.0 => _,
+                    inout("rdx") old.1 => _,
+                    options(nostack),
+                );
+            }
+            done != 0
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = (slot, old, new);
+            unreachable!("rings of pairs are only made where they are possible")
+        }
+    }
+}

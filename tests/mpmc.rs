@@ -295,3 +295,89 @@ fn a_ring_is_found_by_its_name_and_by_its_descriptor() {
         "the last one unlinks"
     );
 }
+
+#[test]
+fn items_go_to_exactly_one_consumer_each_in_both_forms() {
+    let _watchdog = watchdog(120);
+    for (form, wait) in [
+        (Config::default(), WaitStrategy::Adaptive),
+        (Config::default(), WaitStrategy::Futex),
+        (Config::default(), WaitStrategy::Semaphore),
+        (Config::default(), WaitStrategy::Spin),
+        (Config::default().portable_items(), WaitStrategy::Adaptive),
+    ] {
+        let ring = mpmc::items::Ring::anonymous(form.slots(8).wait(wait)).unwrap();
+        const EACH: u64 = 5000;
+        let total: (u64, u64) = std::thread::scope(|scope| {
+            for id in 0..3 {
+                let mut tx = ring.producer().unwrap();
+                scope.spawn(move || {
+                    (0..EACH).for_each(|i| tx.send(id * EACH + i).unwrap());
+                });
+            }
+            let consumers: Vec<_> = (0..3)
+                .map(|_| {
+                    let mut rx = ring.consumer().unwrap();
+                    scope.spawn(move || {
+                        let (mut sum, mut count, mut last) = (0, 0, [None; 3]);
+                        loop {
+                            match rx.recv() {
+                                Ok(item) => {
+                                    let seen = &mut last[(item / EACH) as usize];
+                                    assert!(seen.is_none_or(|seen| seen < item), "out of order");
+                                    *seen = Some(item);
+                                    (sum, count) = (sum + item, count + 1);
+                                }
+                                Err(RecvError::Closed) => return (sum, count),
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let each = consumers
+                .into_iter()
+                .map(|consumer| consumer.join().unwrap());
+            each.fold((0, 0), |total, (sum, count)| {
+                (total.0 + sum, total.1 + count)
+            })
+        });
+        assert_eq!(total, ((0..3 * EACH).sum(), 3 * EACH), "{wait}");
+    }
+}
+
+#[test]
+fn items_fill_every_slot_through_many_laps_and_close() {
+    let _watchdog = watchdog(20);
+    for form in [Config::default(), Config::default().portable_items()] {
+        let ring = mpmc::items::Ring::anonymous(form.slots(4)).unwrap();
+        let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        for lap in 0..1000 {
+            (0..4).for_each(|i| tx.try_send(lap * 4 + i).unwrap());
+            assert!(matches!(tx.try_send(0), Err(SendError::Full)));
+            (0..4).for_each(|i| assert_eq!(rx.try_recv().unwrap(), lap * 4 + i));
+            assert!(matches!(rx.try_recv(), Err(RecvError::Empty)));
+        }
+        (0..4).for_each(|i| tx.try_send(i).unwrap());
+        tx.close().unwrap();
+        assert!(matches!(tx.send(9), Err(SendError::Closed)));
+        (0..4).for_each(|i| assert_eq!(rx.recv().unwrap(), i));
+        assert!(matches!(rx.recv(), Err(RecvError::Closed)));
+    }
+}
+
+#[test]
+fn a_ring_of_items_is_not_taken_for_one_of_messages() {
+    let name = format!("test-mpmc-items-{}", std::process::id());
+    let ring = mpmc::items::create(&name, Config::default()).unwrap();
+    let message = mpmc::attach(&name).unwrap_err().to_string();
+    assert!(message.contains("8-byte items"), "{message}");
+    let mut rx = mpmc::items::attach(&name).unwrap().consumer().unwrap();
+    ring.producer().unwrap().send(5).unwrap();
+    assert_eq!(rx.recv().unwrap(), 5);
+    ring.producer().unwrap();
+    assert!(matches!(
+        rx.recv_timeout(Duration::ZERO),
+        Err(RecvError::TimedOut | RecvError::Closed)
+    ));
+}

@@ -107,10 +107,32 @@ fn child_process() {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
     let words: Vec<&str> = task.split(' ').collect();
     let evidence = Evidence::open(words[1]);
-    let ring = mpmc::attach(words[1]).unwrap();
+    let ring = match words[0] {
+        "produce-items" | "consume-items" => Ring::anonymous(Config::default()).unwrap(),
+        _ => mpmc::attach(words[1]).unwrap(),
+    };
     match words[0] {
         "produce" => produce(&ring, &evidence, words[2].parse().unwrap()),
         "consume" => consume(&ring, &evidence),
+        "produce-items" => {
+            let mut tx = mpmc::items::attach(words[1]).unwrap().producer().unwrap();
+            let id: u64 = words[2].parse().unwrap();
+            for number in 0..EACH as u64 {
+                persist(|| tx.send(id << 32 | number));
+                evidence
+                    .sent(id as usize)
+                    .store(number + 1, Ordering::Release);
+            }
+            sleep_for_ever();
+        }
+        "consume-items" => {
+            let mut rx = mpmc::items::attach(words[1]).unwrap().consumer().unwrap();
+            while let Ok(item) = rx.recv_timeout(Duration::from_secs(3600)) {
+                let mark = evidence.mark((item >> 32) as usize, (item & 0xffff_ffff) as usize);
+                mark.fetch_add(1, Ordering::Relaxed);
+                evidence.word(DELIVERED).fetch_add(1, Ordering::Relaxed);
+            }
+        }
         "reserve" => {
             let mut tx = ring.producer().unwrap();
             let _slot = tx.reserve(8).unwrap();
@@ -147,6 +169,16 @@ fn sleep_for_ever() {
     }
 }
 
+/// Sends, also over a moment in which every consumer has just been killed.
+fn persist(mut send: impl FnMut() -> Result<(), SendError>) {
+    loop {
+        match send() {
+            Err(SendError::PeerDied) => {}
+            result => return result.unwrap(),
+        }
+    }
+}
+
 fn produce(ring: &Ring, evidence: &Evidence, id: u64) {
     let mut tx = ring.producer().unwrap();
     for number in 0..EACH as u64 {
@@ -156,17 +188,18 @@ fn produce(ring: &Ring, evidence: &Evidence, id: u64) {
         let bytes = message(id, number);
         // By all the ways there are.
         match number % 8 {
-            0 => {
-                let mut slot = tx.reserve(40).unwrap();
+            0 => persist(|| {
+                let mut slot = tx.reserve(40)?;
                 slot.copy_from_slice(&bytes);
                 slot.commit();
-            }
+                Ok(())
+            }),
             1 if number % 64 == 1 => {
-                drop(tx.reserve(8).unwrap());
-                tx.send(&bytes).unwrap();
+                persist(|| tx.reserve(8).map(drop));
+                persist(|| tx.send(&bytes));
             }
-            2 => tx.send_batch([bytes]).unwrap(),
-            _ => tx.send(&bytes).unwrap(),
+            2 => persist(|| tx.send_batch([bytes])),
+            _ => persist(|| tx.send(&bytes)),
         }
         evidence
             .sent(id as usize)
@@ -651,4 +684,57 @@ fn a_death_costs_a_survivor_one_repair() {
         of(&pauses[1]),
         of(&usual)
     );
+}
+
+#[test]
+fn storm_over_items_doubles_nothing_and_loses_at_most_one_item_a_killed_consumer() {
+    let _watchdog = watchdog(90);
+    let name = &format!("storm-items-{}", std::process::id());
+    let _cleanup = Cleanup(name.clone());
+    let evidence = Evidence::create(name);
+    let ring = mpmc::items::create(name, Config::default().slots(64)).unwrap();
+    let mut random = Random(u64::from(std::process::id()));
+    let (mut incarnations, mut killed_consumers, mut kills) = (0, 0, 0);
+    let mut start = |producer: bool| {
+        incarnations += usize::from(producer);
+        match producer {
+            true => spawn(&format!("produce-items {name} {}", incarnations - 1)),
+            false => spawn(&format!("consume-items {name}")),
+        }
+    };
+    let mut crew: Vec<Reaped> = (0..4).map(|i| start(i < 2)).collect();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(storm_seconds().min(3)) {
+        std::thread::sleep(Duration::from_micros(2000 + random.below(6000)));
+        let i = random.below(4) as usize;
+        slay(std::mem::replace(&mut crew[i], start(i < 2)));
+        kills += 1;
+        killed_consumers += usize::from(i >= 2);
+    }
+    killed_consumers += 2;
+    crew.into_iter().for_each(slay);
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    while let Ok(item) = rx.recv_timeout(Duration::from_millis(50)) {
+        evidence
+            .mark((item >> 32) as usize, (item & 0xffff_ffff) as usize)
+            .fetch_add(1, Ordering::Relaxed);
+    }
+    let (mut sent, mut lost) = (0, 0);
+    for id in 0..incarnations {
+        let ok = evidence.sent(id).load(Ordering::Acquire) as usize;
+        sent += ok;
+        for number in 0..EACH {
+            let mark = evidence.mark(id, number).load(Ordering::Relaxed);
+            assert!(mark <= 1, "delivered twice");
+            lost += usize::from(number < ok && mark == 0);
+        }
+    }
+    println!(
+        "storm over items: {kills} kills, {sent} sent, {lost} lost with {killed_consumers} killed consumers"
+    );
+    assert!(lost <= killed_consumers && sent > 0);
+    for i in 0..ring.capacity() {
+        tx.try_send(i).unwrap();
+    }
+    assert!(matches!(tx.try_send(0), Err(SendError::Full)));
 }

@@ -136,3 +136,44 @@ impl<'a> Slots<'a> {
             .with(|payload| unsafe { *payload })
     }
 }
+
+/// A slot of 16 bytes: for loom, a pair behind a lock.
+pub struct Pair(loom::sync::Mutex<(u64, u64)>);
+
+impl Pair {
+    /// The slot of index `index`, free for its first lap.
+    pub fn new(index: u64) -> Pair {
+        Pair(loom::sync::Mutex::new((index, 0)))
+    }
+}
+
+/// Slots that are changed as a whole.
+#[derive(Clone, Copy)]
+pub struct Pairs<'a>(pub &'a [Pair]);
+
+impl Pairs<'_> {
+    pub fn capacity(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn with<R>(&self, ticket: u64, f: impl FnOnce(&mut (u64, u64)) -> R) -> R {
+        f(&mut self.0[(ticket % self.capacity()) as usize]
+            .0
+            .lock()
+            .unwrap())
+    }
+    pub fn sequence(&self, ticket: u64) -> u64 {
+        self.with(ticket, |pair| pair.0)
+    }
+    pub fn item(&self, ticket: u64) -> u64 {
+        self.with(ticket, |pair| pair.1)
+    }
+    pub fn compare_exchange(&self, ticket: u64, old: (u64, u64), new: (u64, u64)) -> bool {
+        self.with(ticket, |pair| {
+            let same = *pair == old;
+            if same {
+                *pair = new;
+            }
+            same
+        })
+    }
+}

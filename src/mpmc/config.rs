@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::layout::{self, Header, Kind};
-use crate::primitive::Slots;
+use crate::primitive::{Pairs, Slots};
 use crate::ring::mpmc::{Intents, MAX_PARTICIPANTS, OnDeath as Policy};
 use crate::wait::WaitStrategy;
 
@@ -29,8 +29,14 @@ impl OnDeath {
 
 /// Bytes in which a slot's length, and so its stride, is a multiple: no two slots share a line.
 const LINE: u64 = 64;
+/// Bytes of a slot of a ring of pairs.
+const PAIR: u64 = 16;
 /// Flag in the header: policy drop.
 const DROP: u32 = 1;
+/// Flag in the header: the messages are items of 8 bytes.
+const ITEMS: u32 = 2;
+/// Flag in the header: the slots are pairs of 16 bytes, changed as a whole.
+const PAIRED: u32 = 4;
 const MAX_SLOTS: u64 = 1 << 32;
 const MAX_SLOT_SIZE: u64 = 1 << 30;
 
@@ -48,6 +54,8 @@ pub struct Config {
     participants: usize,
     wait: WaitStrategy,
     on_death: OnDeath,
+    items: bool,
+    portable: bool,
     mode: u32,
 }
 
@@ -59,6 +67,8 @@ impl Default for Config {
             participants: MAX_PARTICIPANTS,
             wait: WaitStrategy::default(),
             on_death: OnDeath::default(),
+            items: false,
+            portable: false,
             mode: 0o600,
         }
     }
@@ -103,6 +113,23 @@ impl Config {
         self
     }
 
+    /// A ring of items in the form for processors that cannot change 16 bytes at once, for tests.
+    #[doc(hidden)]
+    pub fn portable_items(mut self) -> Config {
+        self.portable = true;
+        self
+    }
+
+    /// The same for a ring of items.
+    pub(super) fn items(self) -> Config {
+        Config {
+            slot_size: 8,
+            on_death: OnDeath::Drop,
+            items: true,
+            ..self
+        }
+    }
+
     pub(super) fn file_mode(&self) -> u32 {
         self.mode
     }
@@ -140,7 +167,19 @@ impl Config {
             ));
         }
         let capacity = self.slots.next_power_of_two();
-        let stride = stride(self.slot_size);
+        let mut flags = if self.on_death == OnDeath::Drop {
+            DROP
+        } else {
+            0
+        };
+        if self.items {
+            flags |= if Pairs::are_possible() && !self.portable {
+                ITEMS | PAIRED
+            } else {
+                ITEMS
+            };
+        }
+        let stride = stride(self.slot_size, flags);
         let data_len = capacity.checked_mul(stride).filter(|len| *len <= 1 << 40);
         let Some(data_len) = data_len else {
             let why = "slots of that size take more than 1 TiB";
@@ -161,11 +200,7 @@ impl Config {
             capacity,
             slot: self.slot_size,
             participants: self.participants as u32,
-            flags: if self.on_death == OnDeath::Drop {
-                DROP
-            } else {
-                0
-            },
+            flags,
             control_len: control_len(self.participants as u64),
             data_len,
             created: now.map_or(0, |now| now.as_nanos() as u64),
@@ -178,7 +213,10 @@ impl Config {
     }
 }
 
-fn stride(slot_size: u64) -> u64 {
+fn stride(slot_size: u64, flags: u32) -> u64 {
+    if flags & PAIRED != 0 {
+        return PAIR;
+    }
     (Slots::PAYLOAD + slot_size).next_multiple_of(LINE)
 }
 
@@ -195,6 +233,10 @@ pub(super) struct Geometry {
     pub(super) participants: u32,
     pub(super) wait: WaitStrategy,
     pub(super) on_death: OnDeath,
+    /// The messages are items of 8 bytes.
+    pub(super) items: bool,
+    /// The slots are pairs.
+    pub(super) paired: bool,
 }
 
 impl Geometry {
@@ -209,8 +251,10 @@ impl Geometry {
             capacity,
             slot,
             participants,
+            flags,
             ..
         } = *header;
+        let stride = stride(slot, flags);
         if !(2..=MAX_SLOTS).contains(&capacity) || !capacity.is_power_of_two() {
             return Err(corrupt("number of slots", 24));
         }
@@ -221,9 +265,12 @@ impl Geometry {
             return Err(corrupt("number of participants", 40));
         }
         if header.control_len != control_len(participants.into())
-            || Some(header.data_len) != capacity.checked_mul(stride(slot))
+            || Some(header.data_len) != capacity.checked_mul(stride)
         {
             return Err(corrupt("geometry", 48));
+        }
+        if flags & PAIRED != 0 && (flags & ITEMS == 0 || slot != 8) {
+            return Err(corrupt("flags", 44));
         }
         let wait = WaitStrategy::from_code(header.strategy).ok_or(corrupt("wait strategy", 20))?;
         let on_death = if header.flags & DROP != 0 {
@@ -234,7 +281,9 @@ impl Geometry {
         Ok(Geometry {
             capacity,
             slot_size: slot,
-            stride: stride(slot),
+            stride,
+            items: flags & ITEMS != 0,
+            paired: flags & PAIRED != 0,
             participants,
             wait,
             on_death,

@@ -328,6 +328,12 @@ impl Consumer {
         self.message(taken)
     }
 
+    #[inline(always)]
+    pub(super) fn recv_until(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
+        let taken = self.receive(deadline)?;
+        self.message(taken)
+    }
+
     /// Takes a message and copies it out, replacing the contents of `buffer`: the way to receive from
     /// a peer that is not trusted. Blocks while there is none. Returns whether it was redelivered.
     ///
@@ -453,12 +459,11 @@ impl Blocking for WaitForMessage<'_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, RecvError> {
-        // Something was claimed and is not there yet: by one who is dead?
-        if self.consumer.participant().queue().len() > 0 {
-            self.found = self.consumer.look_into_it();
-            if self.found.is_some() {
-                return Ok(None);
-            }
+        // What it waits for may be a dead one's. (This looks at memory only, unless somebody holds
+        // something.)
+        self.found = self.consumer.look_into_it();
+        if self.found.is_some() {
+            return Ok(None);
         }
         // Producers may sleep over a slot that was just stepped over.
         self.consumer.participant().notify();

@@ -33,6 +33,7 @@
 
 mod config;
 mod consumer;
+pub mod items;
 mod participant;
 mod producer;
 mod ring;

@@ -152,6 +152,10 @@ impl Participant {
         self.intents
     }
 
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
     pub(super) fn index(&self) -> usize {
         self.membership.index() as usize
     }
@@ -195,6 +199,7 @@ impl Participant {
                     self.alive.set(index);
                     return None;
                 }
+                Life::Joining => return None,
                 Life::Dead => died = true,
                 Life::Left | Life::Never => {}
             }
@@ -326,7 +331,7 @@ fn take_record(shared: &Arc<Shared>, role: Role) -> Result<Membership, Error> {
         Life::Dead if role_of(*index) == role as u32 => 0,
         Life::Never | Life::Left => 1,
         Life::Dead => 2,
-        Life::Alive => 3,
+        Life::Alive | Life::Joining => 3,
     };
     let mut candidates: Vec<u32> = (0..count).filter(|index| preference(index) < 3).collect();
     candidates.sort_by_key(preference);

@@ -218,7 +218,11 @@ impl Producer {
     }
 
     #[inline(always)]
-    fn send_until(&mut self, message: &[u8], deadline: Deadline) -> Result<(), SendError> {
+    pub(super) fn send_until(
+        &mut self,
+        message: &[u8],
+        deadline: Deadline,
+    ) -> Result<(), SendError> {
         self.ready()?;
         self.check(message.len())?;
         let ticket = match self.claim()? {

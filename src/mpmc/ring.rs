@@ -16,7 +16,7 @@ use super::config::{Config, Geometry};
 use super::consumer::Consumer;
 use super::participant::{Control, Participant, Role};
 use super::producer::Producer;
-use crate::primitive::{AtomicU64, Slots};
+use crate::primitive::{AtomicU64, Pairs, Slots};
 
 /// Creates the ring `name`, which must not exist (a name all of whose owners are dead is replaced).
 ///
@@ -39,6 +39,13 @@ pub fn create(name: &str, config: Config) -> Result<Ring, Error> {
 /// [`Error::NotFound`], [`Error::NotOurs`], [`Error::Version`], [`Error::Corrupt`],
 /// [`Error::PermissionDenied`].
 pub fn attach(name: &str) -> Result<Ring, Error> {
+    let ring = attach_any(name)?;
+    ring.must_hold_items(false)?;
+    Ok(ring)
+}
+
+/// Attaches to the ring `name`, of messages or of items.
+pub(super) fn attach_any(name: &str) -> Result<Ring, Error> {
     let mapping = Mapping::attach(name, Place::of(name)?, Kind::Mpmc, true)?;
     Ring::open(mapping, None)
 }
@@ -135,6 +142,13 @@ impl Ring {
     /// # Errors
     /// As [`attach`].
     pub fn from_fd(fd: OwnedFd) -> Result<Ring, Error> {
+        let ring = Ring::from_fd_any(fd)?;
+        ring.must_hold_items(false)?;
+        Ok(ring)
+    }
+
+    /// As [`Ring::from_fd`], of messages or of items.
+    pub(super) fn from_fd_any(fd: OwnedFd) -> Result<Ring, Error> {
         Ring::open(Mapping::from_fd(fd, Kind::Mpmc)?, None)
     }
 
@@ -166,6 +180,30 @@ impl Ring {
             geometry,
             events,
         })))
+    }
+
+    /// Refuses a ring that holds items where messages are wanted, or the other way round.
+    pub(super) fn must_hold_items(&self, wanted: bool) -> Result<(), Error> {
+        let geometry = &self.0.geometry;
+        let word = |items| if items { "8-byte items" } else { "messages" };
+        if geometry.items == wanted && (!geometry.paired || Pairs::are_possible()) {
+            return Ok(());
+        }
+        Err(Error::Mismatch {
+            name: self.0.mapping.name().into(),
+            what: "what it carries",
+            found: word(geometry.items).into(),
+            expected: word(wanted).into(),
+        })
+    }
+
+    /// Whether its slots are changed 16 bytes at a time.
+    pub(super) fn is_paired(&self) -> bool {
+        self.0.geometry.paired
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
     }
 
     /// A producer, attached as a participant of its own.

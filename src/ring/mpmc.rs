@@ -128,6 +128,12 @@ pub(crate) struct Cursors {
 }
 
 impl Cursors {
+    /// Tail and head, for the ring of items, to which they are hints.
+    #[inline(always)]
+    pub(crate) fn as_hints(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.tail, &self.head)
+    }
+
     pub(crate) fn new() -> Cursors {
         Cursors {
             tail: CachePadded::new(AtomicU64::new(0)),
