@@ -24,6 +24,7 @@ pub mod channel;
 pub mod control;
 pub mod endpoint;
 pub mod mpmc;
+pub mod spsc;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

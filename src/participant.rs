@@ -82,6 +82,16 @@ pub(crate) fn record(mapping: &Mapping, index: u32) -> &Record {
     unsafe { &*at.cast::<Record>() }
 }
 
+/// A file description of one's own that counts as present: as long as it is open, the name is not
+/// abandoned.
+fn present(mapping: &Mapping) -> Result<LockFile, Error> {
+    let lock = mapping.lock_file()?;
+    // False only while somebody replaces the name; then it is not ours to keep any more.
+    lock.try_lock(layout::PRESENCE, false)
+        .map_err(|error| Error::os("fcntl", mapping.name(), error))?;
+    Ok(lock)
+}
+
 fn token(index: u32, state: u64) -> u64 {
     layout::TOKENS + u64::from(index) * GENERATIONS + (state / (PHASE + 1)) % GENERATIONS
 }
@@ -104,7 +114,7 @@ impl Membership {
     ) -> Result<(Membership, Life), Error> {
         let name = mapping.name();
         let os_error = |error| Error::os("fcntl", name, error);
-        let lock = mapping.lock_file()?;
+        let lock = present(mapping)?;
         let joining = layout::JOINING + u64::from(index);
         let mut tries = 0;
         while !lock.try_lock(joining, true).map_err(os_error)? {
@@ -166,7 +176,7 @@ impl Membership {
         settle: impl FnOnce(&LockFile) -> bool,
     ) -> Result<Option<Membership>, Error> {
         let os_error = |error| Error::os("fcntl", mapping.name(), error);
-        let lock = mapping.lock_file()?;
+        let lock = present(mapping)?;
         let joining = layout::JOINING + u64::from(index);
         if !lock.try_lock(joining, true).map_err(os_error)? {
             return Ok(None);

@@ -79,6 +79,35 @@ impl<'a> Data<'a> {
         unsafe { self.base.add((position & self.mask) as usize) }
     }
 
+    /// Zeroes the words from `from` to `to`, which may wrap.
+    ///
+    /// # Safety
+    /// `from <= to <= from + capacity`, both multiples of 8; no other participant that keeps the
+    /// protocol accesses those bytes now.
+    #[inline(always)]
+    pub(crate) unsafe fn zero(&self, from: u64, to: u64) {
+        debug_assert!(to - from <= self.capacity());
+        let offset = from & self.mask;
+        let len = to - from;
+        let before_end = len.min(self.capacity() - offset);
+        // SAFETY: both parts lie in the area; exclusion is the caller's.
+        unsafe {
+            self.pointer(from).write_bytes(0, before_end as usize);
+            self.base.write_bytes(0, (len - before_end) as usize);
+        }
+    }
+
+    /// Zeroes the line at `position`, a multiple of [`LINE`].
+    ///
+    /// # Safety
+    /// No other participant that keeps the protocol accesses those bytes now.
+    #[inline(always)]
+    pub(crate) unsafe fn zero_line(&self, position: u64) {
+        debug_assert!(position % LINE == 0);
+        // SAFETY: a line is aligned to its size, which divides the capacity, so it does not wrap.
+        unsafe { self.pointer(position).write_bytes(0, LINE as usize) };
+    }
+
     /// Copies `bytes` to `position`.
     ///
     /// # Safety
@@ -99,10 +128,19 @@ impl<'a> Data<'a> {
     /// The bytes lie in the area without wrapping.
     #[inline(always)]
     pub(crate) unsafe fn copy_out(&self, position: u64, bytes: &mut [u8]) {
-        debug_assert!((position & self.mask) + bytes.len() as u64 <= self.capacity());
-        let from = self.pointer(position);
         // SAFETY: in the area (caller), and `bytes` is private memory, so they do not overlap.
-        unsafe { copy_bytes(from, bytes.as_mut_ptr(), bytes.len()) }
+        unsafe { self.copy_out_raw(position, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    /// As [`Data::copy_out`], to memory that need not be initialised.
+    ///
+    /// # Safety
+    /// The bytes lie in the area without wrapping, and `to` is writable for `len` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out_raw(&self, position: u64, to: *mut u8, len: usize) {
+        debug_assert!((position & self.mask) + len as u64 <= self.capacity());
+        // SAFETY: in the area, and to the caller's private memory, so they do not overlap.
+        unsafe { copy_bytes(self.pointer(position), to, len) }
     }
 }
 

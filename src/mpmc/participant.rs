@@ -87,8 +87,9 @@ pub(super) struct Participant {
     /// Views of the memory that `shared`, declared after it, keeps mapped.
     queue: Queue<'static>,
     intents: &'static Intents,
-    pub(super) shared: Arc<Shared>,
+    /// Gone before `shared`, so that the last one to leave finds nobody present but itself.
     membership: Membership,
+    pub(super) shared: Arc<Shared>,
     role: Role,
     mark: Mark,
     /// On the other participants, made when one is first looked at.

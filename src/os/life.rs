@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::{check, fork, retry};
@@ -23,7 +24,12 @@ fn lock_of(kind: libc::c_int, byte: u64) -> libc::flock {
 
 /// A file description of one's own for a ring's file, on which locks are held. Its descriptor is
 /// closed in forked children, so that the locks die with this process.
-pub(crate) struct LockFile(File);
+pub(crate) struct LockFile {
+    /// Closed on drop, unless this is a forked child, in which it is closed already and its number
+    /// may be another file's.
+    file: ManuallyDrop<File>,
+    here: fork::Mark,
+}
 
 impl LockFile {
     /// Opens the file behind `fd` anew.
@@ -43,7 +49,10 @@ impl LockFile {
         if !fork::close_on_fork(file.as_raw_fd()) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        Ok(LockFile(file))
+        Ok(LockFile {
+            file: ManuallyDrop::new(file),
+            here: fork::Mark::here(),
+        })
     }
 
     /// Takes the lock on `byte`, for this description alone or shared with others. False when
@@ -59,7 +68,7 @@ impl LockFile {
         );
         // SAFETY: F_OFD_SETLK reads `lock`, which is fully initialised.
         let result = retry(|| unsafe {
-            libc::fcntl(self.0.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long
+            libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long
         });
         match result {
             Ok(_) => Ok(true),
@@ -73,7 +82,7 @@ impl LockFile {
         let lock = lock_of(libc::F_UNLCK, byte);
         // SAFETY: F_OFD_SETLK reads `lock`, which is fully initialised.
         let result =
-            unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long };
+            unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long };
         check(result).map(drop)
     }
 
@@ -82,7 +91,7 @@ impl LockFile {
         let mut lock = lock_of(libc::F_WRLCK, byte);
         // SAFETY: F_OFD_GETLK reads and writes `lock`.
         let result = unsafe {
-            libc::fcntl(self.0.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) as libc::c_long
+            libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) as libc::c_long
         };
         check(result)?;
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
@@ -91,7 +100,11 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        fork::forget(self.0.as_raw_fd());
+        if self.here.is_here() {
+            fork::forget(self.file.as_raw_fd());
+            // SAFETY: dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.file) };
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod measure;
 pub(crate) mod memory;
 pub(crate) mod mqueue;
 pub(crate) mod named_semaphore;
+pub(crate) mod pass;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;

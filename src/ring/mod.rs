@@ -3,3 +3,4 @@
 
 pub(crate) mod items;
 pub(crate) mod mpmc;
+pub(crate) mod spsc;

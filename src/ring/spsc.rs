@@ -1,0 +1,810 @@
+//! One producer, one consumer, byte messages of any length.
+//!
+//! # The memory
+//!
+//! ```text
+//!            acknowledged            tail (not stored on the hot path:
+//!                 |                    |   it is where the first zero header stands)
+//!   ..............v____________________v0000000............................
+//!   free          |h|payload|h|payload||0|zeros| dirty: payload of the last lap
+//!                 ^ record             ^       ^
+//!                                      next    zeroed (the producer's private frontier)
+//! ```
+//!
+//! A record is a header word and its payload, padded to 8 bytes; it never wraps: where it does not
+//! fit before the end of the area, a PAD record fills the rest. The header is written last, so one
+//! cache line carries a small message, length and payload. Positions are 64-bit, only grow, and are
+//! taken modulo the capacity.
+//!
+//! # The header word
+//!
+//! | value | meaning | who may move it on |
+//! | --- | --- | --- |
+//! | 0 | nothing here yet | producer: to COMMITTED; consumer: to WAITING |
+//! | WAITING | nothing yet, and the consumer sleeps or is about to | producer: to COMMITTED, and then it wakes the consumer |
+//! | COMMITTED, length above | a message (MORE, REST: a fragment of a stream) | producer, a lap later |
+//! | COMMITTED, PAD | nothing up to the end of the area | producer, a lap later |
+//! | COMMITTED, CLOSED | the producer has left; does not advance | a new producer: to 0 |
+//!
+//! # The argument
+//!
+//! *Zero frontier.* Before publishing at `T` the header at `next(T)` is zero; after publishing `T`
+//! nothing at or below `next(T)` is zeroed (the consumer may have put WAITING there already). So a
+//! consumer that follows headers always ends at a zero or WAITING word, never in old payload. Room
+//! for the terminator and the frontier, two lines, is always kept free. Whoever dirties words past
+//! the frontier without publishing them (a reservation) lowers `zeroed` first, so nothing need be
+//! undone; and a successor, who cannot know what was dirtied, zeroes all free room.
+//!
+//! *No lost wake-up.* WAITING and COMMITTED are in one word, changed by read-modify-writes, so one
+//! comes first: either the consumer's compare-exchange fails and it sees the message, or the
+//! producer's swap returns WAITING and it wakes. The same holds for a producer that waits for room,
+//! with the bit WAITING in `acknowledged`. A ring whose sides never sleep (`parks` false) publishes
+//! with plain stores.
+//!
+//! *Death.* An unpublished record is invisible. A successor of the producer finds the tail by
+//! following headers. A successor of the consumer resumes at `acknowledged`: what lay between that
+//! and `taken` may have been seen by the dead one, and is marked redelivered.
+//!
+//! *Touch.* Before it gives lines back, a consumer that is behind stores the last word of each
+//! (the same value: a redelivery must see intact bytes). The line then is the consumer's own when
+//! the producer comes to write it, and moves without first being shared. The word is always above
+//! `acknowledged`, so nobody else accesses it.
+//!
+//! Sources: the in-band length word written last is Aeron's; the zero frontier, the touch, and the
+//! sleeper's mark in the header are measured and argued in ARCHITECTURE.md.
+
+use crate::primitive::{AtomicU64, CachePadded, Data, LINE, Ordering};
+
+/// A header word with this bit is published.
+pub(crate) const COMMITTED: u64 = 1;
+/// In a header word: the consumer sleeps. In `acknowledged`: the producer sleeps.
+pub(crate) const WAITING: u64 = 2;
+/// The record fills the area to its end and carries nothing.
+pub(crate) const PAD: u64 = 4;
+/// The producer has left.
+pub(crate) const CLOSED: u64 = 8;
+/// The record is a fragment of a stream, and not the last one.
+pub(crate) const MORE: u64 = 16;
+/// The record is a fragment of a stream, and not the first one.
+pub(crate) const REST: u64 = 32;
+/// The half of a header word that holds its flags; the futex is this half.
+const FLAGS: u64 = 0xffff_ffff;
+
+/// Bytes of a header word, the unit of all positions.
+const WORD: u64 = 8;
+
+/// Bytes taken without a pause before lines are touched: below that the two sides alternate, and
+/// the touch would stand between a message and its answer.
+const TOUCH_AFTER: u64 = 8 * LINE;
+
+/// Positions above this are no honest ones; adding a capacity to those below cannot overflow.
+const POSITION_MAX: u64 = 1 << 62;
+
+/// The shared words of a ring beside its data area.
+#[repr(C)]
+pub(crate) struct Control {
+    /// Written by the producer alone; read by observers. Not on the data path.
+    pub(crate) producer: CachePadded<Progress>,
+    /// How far the producer may write, published lazily by the consumer and polled by the producer.
+    pub(crate) head: CachePadded<AtomicU64>,
+    /// Written by the consumer (and WAITING by the producer); the producer looks here only when the
+    /// ring seems full.
+    pub(crate) consumer: CachePadded<Acknowledged>,
+}
+
+/// The producer's line.
+#[repr(C)]
+pub(crate) struct Progress {
+    /// Where the next message goes (for observers).
+    pub(crate) position: AtomicU64,
+    /// Messages so far.
+    pub(crate) messages: AtomicU64,
+}
+
+/// The consumer's line.
+#[repr(C)]
+pub(crate) struct Acknowledged {
+    /// Everything below was taken and is done with, exactly; with bit WAITING a producer sleeps
+    /// until it grows.
+    pub(crate) position: AtomicU64,
+    /// Everything below may have been seen; between `position` and here a successor redelivers.
+    pub(crate) taken: AtomicU64,
+    /// Messages so far.
+    pub(crate) messages: AtomicU64,
+}
+
+impl Control {
+    /// The words of an empty ring, whose data area is all zero.
+    pub(crate) fn new() -> Control {
+        Control {
+            producer: CachePadded::new(Progress {
+                position: AtomicU64::new(0),
+                messages: AtomicU64::new(0),
+            }),
+            head: CachePadded::new(AtomicU64::new(0)),
+            consumer: CachePadded::new(Acknowledged {
+                position: AtomicU64::new(0),
+                taken: AtomicU64::new(0),
+                messages: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+/// A value in the mapping that no honest peer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt {
+    /// What is wrong.
+    pub(crate) what: &'static str,
+    /// The position at which it was found.
+    pub(crate) position: u64,
+}
+
+/// How a ring is used; fixed at its creation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// Whether the two sides may sleep, and so have to look for sleepers when they publish.
+    pub(crate) parks: bool,
+    /// Whether the consumer touches the lines that it gives back.
+    pub(crate) touch: bool,
+}
+
+/// Why nothing was placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// There is no room until the consumer acknowledges more.
+    Full,
+    /// See [`Corrupt`].
+    Corrupt(Corrupt),
+}
+
+/// Whether the peer sleeps and has to be woken.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notify {
+    /// It does not sleep.
+    Nobody,
+    /// It sleeps on the word that was just written.
+    Peer,
+}
+
+/// The longest message, in bytes, of a ring of `capacity` bytes: it fits, with the padding before
+/// it and the two lines after it, whatever the position.
+pub(crate) const fn max_message(capacity: u64) -> u64 {
+    capacity / 2 - LINE - WORD
+}
+
+/// Bytes of a record with `len` bytes of payload.
+#[inline(always)]
+const fn record(len: u64) -> u64 {
+    WORD + ((len + (WORD - 1)) & !(WORD - 1))
+}
+
+#[inline(always)]
+const fn header(len: u64, flags: u64) -> u64 {
+    len << 32 | flags | COMMITTED
+}
+
+#[inline(always)]
+const fn line_end(position: u64) -> u64 {
+    (position | (LINE - 1)) + 1
+}
+
+/// Checks a committed header against the private geometry; gives the size of the record and the
+/// length of its payload.
+#[inline(always)]
+fn check_record(word: u64, position: u64, capacity: u64) -> Result<(u64, u64), Corrupt> {
+    let len = word >> 32;
+    let need = record(len);
+    if (position & (capacity - 1)) + need > capacity {
+        return Err(Corrupt {
+            what: "length of a message",
+            position,
+        });
+    }
+    Ok((need, len))
+}
+
+/// The producing side. All fields are private memory, which nothing a peer writes can move.
+pub(crate) struct Tx<'a> {
+    control: &'a Control,
+    data: Data<'a>,
+    manner: Manner,
+    /// Where the next record goes, those of an open batch included.
+    position: u64,
+    /// No record may end above this: the acknowledged position seen last, and the capacity less the
+    /// two lines kept free.
+    limit: u64,
+    /// Words above the next header and below this are known to be zero.
+    zeroed: u64,
+    /// The first header of the open batch, withheld until the batch is published.
+    first: Option<(u64, u64)>,
+    /// Messages so far, those of an open batch included.
+    messages: u64,
+}
+
+/// Room for a record that is not published yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where its header goes; the payload follows 8 bytes later.
+    header: u64,
+    /// The length it was asked for, in bytes.
+    len: u64,
+    /// The frontier as it was, to be restored when the whole place was used.
+    zeroed: u64,
+}
+
+impl Place {
+    /// The position of its payload.
+    #[inline(always)]
+    pub(crate) fn payload(self) -> u64 {
+        self.header + WORD
+    }
+}
+
+impl<'a> Tx<'a> {
+    /// Takes the place of the producer: of none, or of one that left or died. The caller has proof
+    /// that no other producer lives.
+    pub(crate) fn resume(
+        control: &'a Control,
+        data: Data<'a>,
+        manner: Manner,
+    ) -> Result<Tx<'a>, Corrupt> {
+        let capacity = data.capacity();
+        // SYNC: room handed to the producer (what the consumer read there is over).
+        let acknowledged = control.consumer.position.load(Ordering::Acquire) & !(WORD - 1);
+        if acknowledged > POSITION_MAX {
+            return Err(Corrupt {
+                what: "acknowledged position",
+                position: acknowledged,
+            });
+        }
+        let mut position = acknowledged;
+        loop {
+            // Relaxed: these are our own predecessor's headers. Proof of its death orders all that
+            // it wrote before this.
+            let word = data.word(position).load(Ordering::Relaxed);
+            if word & COMMITTED == 0 {
+                break;
+            }
+            if word & CLOSED != 0 {
+                // The one before left; we reopen. The consumer does not sleep on a closed header,
+                // so nobody is to be woken. Relaxed: it carries no payload.
+                data.word(position).store(0, Ordering::Relaxed);
+                break;
+            }
+            position += check_record(word, position, capacity)?.0;
+            if position > acknowledged + capacity - 2 * LINE {
+                return Err(Corrupt {
+                    what: "records without an end",
+                    position,
+                });
+            }
+        }
+        // What the one before wrote and did not publish would go live as headers later on. The word
+        // at `position` itself is zero or WAITING, and must stay so.
+        // SAFETY: the room between the tail and the acknowledged position a lap on is the
+        // producer's, which is us.
+        unsafe { data.zero(position + WORD, acknowledged + capacity) };
+        let messages = control.producer.messages.load(Ordering::Relaxed);
+        // Relaxed: for observers.
+        control.producer.position.store(position, Ordering::Relaxed);
+        let limit = acknowledged + capacity - 2 * LINE;
+        let zeroed = line_end(position);
+        Ok(Tx {
+            control,
+            data,
+            manner,
+            position,
+            limit,
+            zeroed,
+            first: None,
+            messages,
+        })
+    }
+
+    /// The view of the data area.
+    #[inline(always)]
+    pub(crate) fn data(&self) -> Data<'a> {
+        self.data
+    }
+
+    /// Where the next header goes, unless a batch is open.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Publishes one message, no longer than [`max_message`]. No batch is open.
+    #[inline(always)]
+    pub(crate) fn try_send(&mut self, message: &[u8], flags: u64) -> Result<Notify, Refused> {
+        let place = self.find(message.len() as u64)?;
+        // SAFETY: `find` gave free room, whole and without wrapping.
+        unsafe { self.data.copy_in(place.payload(), message) };
+        Ok(self.publish_at(place, message.len() as u64, flags))
+    }
+
+    /// Finds room for a message of `len` bytes, no more than [`max_message`], that is written in
+    /// place. Nothing need be done to give it up. No batch is open.
+    #[inline]
+    pub(crate) fn reserve(&mut self, len: u64) -> Result<Place, Refused> {
+        let place = self.find(len)?;
+        // From here on the room may be dirtied: nothing past the next header is known to be zero.
+        self.zeroed = self.position + WORD;
+        Ok(place)
+    }
+
+    /// Publishes the first `len` bytes of what was written in a reserved place.
+    #[inline]
+    pub(crate) fn commit(&mut self, place: Place, len: u64, flags: u64) -> Notify {
+        debug_assert!(len <= place.len && place.header >= self.position);
+        if len == place.len {
+            // All that was dirtied is now payload: the old frontier holds again.
+            self.zeroed = place.zeroed;
+        }
+        self.publish_at(place, len, flags)
+    }
+
+    /// Writes a message, no longer than [`max_message`], behind those of the open batch, or opens
+    /// one; the consumer sees none of them before [`Tx::publish`].
+    #[inline(always)]
+    pub(crate) fn stage(&mut self, message: &[u8]) -> Result<(), Refused> {
+        let len = message.len() as u64;
+        let place = self.find(len)?;
+        // SAFETY: `find` gave free room, whole and without wrapping.
+        unsafe { self.data.copy_in(place.payload(), message) };
+        let (at, word) = self.first_header(place, header(len, 0));
+        if self.first.is_none() {
+            self.first = Some((at, word));
+        } else {
+            // Relaxed: made visible by the release of the batch's first header.
+            self.data.word(at).store(word, Ordering::Relaxed);
+        }
+        self.messages += 1;
+        self.position = place.header + record(len);
+        Ok(())
+    }
+
+    /// Bytes in the open batch, headers and padding included.
+    #[inline(always)]
+    pub(crate) fn staged(&self) -> u64 {
+        self.first.map_or(0, |(at, _)| self.position - at)
+    }
+
+    /// Publishes the open batch, if any: its first header is written last.
+    #[inline(always)]
+    pub(crate) fn publish(&mut self) -> Notify {
+        match self.first.take() {
+            Some((at, word)) => self.publish_from(at, word),
+            None => Notify::Nobody,
+        }
+    }
+
+    /// Marks the ring closed. Messages before the mark are still received. No batch is open.
+    pub(crate) fn close(&mut self) -> Notify {
+        self.publish_header(self.position, header(0, CLOSED))
+    }
+
+    /// True when a message of `len` bytes has room now, by the exact acknowledged position.
+    pub(crate) fn has_room(&mut self, len: u64) -> Result<bool, Corrupt> {
+        match self.find(len) {
+            Ok(_) => Ok(true),
+            Err(Refused::Full) => Ok(false),
+            Err(Refused::Corrupt(corrupt)) => Err(corrupt),
+        }
+    }
+
+    /// True when a message of `len` bytes has room by the position that the consumer publishes
+    /// lazily. For spinning: it does not drag the consumer's own line over.
+    #[inline]
+    pub(crate) fn has_room_lazily(&mut self, len: u64) -> Result<bool, Corrupt> {
+        // SYNC: room handed to the producer.
+        self.raise_limit(self.control.head.load(Ordering::Acquire))?;
+        Ok(self.fit(len).1 <= self.limit)
+    }
+
+    /// Marks that the producer is going to sleep until `acknowledged` grows. Returns the value
+    /// of the word to sleep on, or `None` when a message of `len` bytes has room now.
+    pub(crate) fn announce(&mut self, len: u64) -> Result<Option<u64>, Corrupt> {
+        // SYNC: room handed to the producer. This read-modify-write and the consumer's swap of the
+        // same word are ordered: its swap returns WAITING, or this returns its position.
+        let seen = self
+            .control
+            .consumer
+            .position
+            .fetch_or(WAITING, Ordering::Acquire);
+        self.raise_limit(seen & !(WORD - 1))?;
+        Ok(if self.fit(len).1 <= self.limit {
+            None
+        } else {
+            Some(seen | WAITING)
+        })
+    }
+
+    /// The word on which a producer sleeps.
+    pub(crate) fn sleeping_word(&self) -> &'a AtomicU64 {
+        &self.control.consumer.position
+    }
+
+    /// Where the header of a record with `len` bytes of payload goes, and where the record ends.
+    #[inline(always)]
+    fn fit(&self, len: u64) -> (u64, u64) {
+        let need = record(len);
+        let rest = self.data.capacity() - (self.position & (self.data.capacity() - 1));
+        let at = if need > rest {
+            self.position + rest
+        } else {
+            self.position
+        };
+        (at, at + need)
+    }
+
+    #[inline(always)]
+    fn find(&mut self, len: u64) -> Result<Place, Refused> {
+        debug_assert!(len <= max_message(self.data.capacity()));
+        let (at, end) = self.fit(len);
+        if end > self.limit {
+            self.refresh(end)?;
+        }
+        Ok(Place {
+            header: at,
+            len,
+            zeroed: self.zeroed,
+        })
+    }
+
+    /// Possibly full: looks at `head`, then, before it says so, at the exact position.
+    #[cold]
+    #[inline(never)]
+    fn refresh(&mut self, end: u64) -> Result<(), Refused> {
+        for word in [&*self.control.head, &self.control.consumer.position] {
+            // SYNC: room handed to the producer.
+            let seen = word.load(Ordering::Acquire) & !(WORD - 1);
+            self.raise_limit(seen).map_err(Refused::Corrupt)?;
+            if end <= self.limit {
+                return Ok(());
+            }
+        }
+        Err(Refused::Full)
+    }
+
+    fn raise_limit(&mut self, acknowledged: u64) -> Result<(), Corrupt> {
+        if acknowledged > self.position {
+            return Err(Corrupt {
+                what: "acknowledged beyond the tail",
+                position: acknowledged,
+            });
+        }
+        // Never back: `head` lags behind the exact position, and a peer may write anything.
+        self.limit = self
+            .limit
+            .max(acknowledged + self.data.capacity() - 2 * LINE);
+        Ok(())
+    }
+
+    /// The header to be published first for a record at `place`: its own, or that of the padding
+    /// before it, behind which its own is then written at once.
+    #[inline(always)]
+    fn first_header(&mut self, place: Place, word: u64) -> (u64, u64) {
+        if place.header == self.position {
+            (place.header, word)
+        } else {
+            self.pad(place, word)
+        }
+    }
+
+    #[cold]
+    fn pad(&mut self, place: Place, word: u64) -> (u64, u64) {
+        // Relaxed: made visible by the release of the padding before it, or of the batch's first.
+        self.data.word(place.header).store(word, Ordering::Relaxed);
+        (
+            self.position,
+            header(place.header - self.position - WORD, PAD),
+        )
+    }
+
+    #[inline(always)]
+    fn publish_at(&mut self, place: Place, len: u64, flags: u64) -> Notify {
+        let (at, word) = self.first_header(place, header(len, flags));
+        self.messages += 1;
+        self.position = place.header + record(len);
+        self.publish_from(at, word)
+    }
+
+    /// Publishes everything from the header at `at`, which becomes `word`, to `position`.
+    #[inline(always)]
+    fn publish_from(&mut self, at: u64, word: u64) -> Notify {
+        if self.position >= self.zeroed {
+            let end = line_end(self.position);
+            // SAFETY: free room, by the two lines kept back in `limit`; not published yet.
+            unsafe { self.data.zero(self.position, end) };
+            self.zeroed = end;
+        }
+        let notify = self.publish_header(at, word);
+        // From here on off the critical path: the consumer is on its way already.
+        if self.zeroed < self.position + LINE {
+            // SAFETY: free room, by the two lines kept back in `limit`. It lies above the header
+            // after the last record, so the consumer does not look at it before the next release.
+            unsafe { self.data.zero_line(self.zeroed) };
+            self.zeroed += LINE;
+        }
+        // Relaxed: for observers, who act on nothing.
+        self.control
+            .producer
+            .position
+            .store(self.position, Ordering::Relaxed);
+        self.control
+            .producer
+            .messages
+            .store(self.messages, Ordering::Relaxed);
+        notify
+    }
+
+    #[inline(always)]
+    fn publish_header(&mut self, at: u64, word: u64) -> Notify {
+        // SYNC: payload visible to the consumer. Release: everything written to the record, to
+        // the later records of a batch, and the zero after them happens before the consumer sees
+        // this word. No acquire: nothing is read on the strength of WAITING.
+        if self.manner.parks {
+            if self.data.word(at).swap(word, Ordering::Release) & WAITING != 0 {
+                return Notify::Peer;
+            }
+        } else {
+            self.data.word(at).store(word, Ordering::Release);
+        }
+        Notify::Nobody
+    }
+}
+
+/// A message that is there to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Where its payload begins.
+    pub(crate) payload: u64,
+    /// Length of the payload, in bytes; inside the data area, without wrapping.
+    pub(crate) len: u64,
+    /// MORE and REST, or nothing.
+    pub(crate) flags: u64,
+    /// Whether a consumer that died may have seen it.
+    pub(crate) redelivered: bool,
+}
+
+/// What a look at the next header gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A message.
+    Message(Record),
+    /// Nothing yet.
+    Empty,
+    /// Nothing, and the producer has left.
+    Closed,
+}
+
+/// The consuming side. All fields are private memory, which nothing a peer writes can move.
+pub(crate) struct Rx<'a> {
+    control: &'a Control,
+    data: Data<'a>,
+    manner: Manner,
+    /// The next header to look at: everything below was handed out.
+    position: u64,
+    /// Everything below is acknowledged.
+    acknowledged: u64,
+    /// The value of `head` that was published last.
+    published: u64,
+    /// Messages below this may have been seen by one that died.
+    redelivered: u64,
+    /// Bytes acknowledged since the ring was last found empty.
+    streak: u64,
+    /// Messages so far.
+    messages: u64,
+}
+
+impl<'a> Rx<'a> {
+    /// Takes the place of the consumer: of none, or of one that left or died. The caller has proof
+    /// that no other consumer lives.
+    pub(crate) fn resume(
+        control: &'a Control,
+        data: Data<'a>,
+        manner: Manner,
+    ) -> Result<Rx<'a>, Corrupt> {
+        // Relaxed, all: our own predecessor's words. Proof of its death orders all that it wrote.
+        let acknowledged = control.consumer.position.load(Ordering::Relaxed) & !(WORD - 1);
+        let head = control.head.load(Ordering::Relaxed);
+        if acknowledged > POSITION_MAX {
+            return Err(Corrupt {
+                what: "acknowledged position",
+                position: acknowledged,
+            });
+        }
+        if head > acknowledged || acknowledged - head > data.capacity() {
+            return Err(Corrupt {
+                what: "head",
+                position: head,
+            });
+        }
+        Ok(Rx {
+            control,
+            data,
+            manner,
+            position: acknowledged,
+            acknowledged,
+            published: head,
+            redelivered: control.consumer.taken.load(Ordering::Relaxed),
+            streak: 0,
+            messages: control.consumer.messages.load(Ordering::Relaxed),
+        })
+    }
+
+    /// The view of the data area.
+    #[inline(always)]
+    pub(crate) fn data(&self) -> Data<'a> {
+        self.data
+    }
+
+    /// Looks for the next message, and takes it: it is the consumer's until [`Rx::acknowledge`].
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Result<Next, Corrupt> {
+        // SYNC: payload visible to the consumer. Acquire: the payload is read after the header.
+        let word = self.data.word(self.position).load(Ordering::Acquire);
+        if word & COMMITTED == 0 {
+            return Ok(Next::Empty);
+        }
+        if word & (FLAGS & !(COMMITTED | MORE | REST)) != 0 {
+            return self.take_special(word);
+        }
+        self.take_record(word)
+    }
+
+    #[inline(always)]
+    fn take_record(&mut self, word: u64) -> Result<Next, Corrupt> {
+        let at = self.position;
+        let (need, len) = check_record(word, at, self.data.capacity())?;
+        self.position = at + need;
+        self.messages += 1;
+        // Before the message is handed out, so that it is known to have been seen. Relaxed: a
+        // successor reads it after proof of our death, which orders everything.
+        self.control
+            .consumer
+            .taken
+            .store(self.position, Ordering::Relaxed);
+        Ok(Next::Message(Record {
+            payload: at + WORD,
+            len,
+            flags: word & (MORE | REST),
+            redelivered: at < self.redelivered,
+        }))
+    }
+
+    #[cold]
+    fn take_special(&mut self, word: u64) -> Result<Next, Corrupt> {
+        if word & FLAGS == COMMITTED | CLOSED {
+            return Ok(Next::Closed);
+        }
+        let at = self.position;
+        let capacity = self.data.capacity();
+        let offset = at & (capacity - 1);
+        if word & FLAGS != COMMITTED | PAD || word >> 32 != capacity - offset - WORD {
+            return Err(Corrupt {
+                what: "header of a message",
+                position: at,
+            });
+        }
+        let start = at + capacity - offset;
+        // SYNC: payload visible to the consumer.
+        let word = self.data.word(start).load(Ordering::Acquire);
+        // The padding is published together with the record after it, which is no padding: so the
+        // steps taken here are bounded, whatever a peer writes.
+        if word & FLAGS & !(MORE | REST) != COMMITTED {
+            return Err(Corrupt {
+                what: "header after padding",
+                position: start,
+            });
+        }
+        self.position = start;
+        self.take_record(word)
+    }
+
+    /// Whether something was taken that is not acknowledged.
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.position != self.acknowledged
+    }
+
+    /// Undoes the last [`Rx::take`], with nothing else open: the message is still to be taken.
+    pub(crate) fn put_back(&mut self) {
+        self.position = self.acknowledged;
+        self.messages -= 1;
+    }
+
+    /// The word on which a producer sleeps.
+    pub(crate) fn room_word(&self) -> &'a AtomicU64 {
+        &self.control.consumer.position
+    }
+
+    /// Gives back everything that was taken.
+    #[inline(always)]
+    pub(crate) fn acknowledge(&mut self) -> Notify {
+        let from = self.acknowledged;
+        let to = self.position;
+        self.acknowledged = to;
+        self.streak += to - from;
+        if self.manner.touch && self.streak > TOUCH_AFTER {
+            self.touch(from, to);
+        }
+        // Relaxed: for observers.
+        self.control
+            .consumer
+            .messages
+            .store(self.messages, Ordering::Relaxed);
+        // SYNC: room handed to the producer. Release: our reads are over before it writes there.
+        let old = if self.manner.parks {
+            self.control.consumer.position.swap(to, Ordering::Release)
+        } else {
+            self.control.consumer.position.store(to, Ordering::Release);
+            0
+        };
+        if to - self.published >= self.data.capacity() / 8 {
+            self.publish_head();
+        }
+        if old & WAITING != 0 {
+            Notify::Peer
+        } else {
+            Notify::Nobody
+        }
+    }
+
+    /// Publishes to the producer how far it may write.
+    #[inline]
+    fn publish_head(&mut self) {
+        self.published = self.acknowledged;
+        // SYNC: room handed to the producer. Release: as for the exact position.
+        self.control
+            .head
+            .store(self.acknowledged, Ordering::Release);
+    }
+
+    /// To be called when [`Rx::take`] said Empty: the producer learns of all the room there is.
+    /// Returns the bytes acknowledged since this was called last.
+    #[inline]
+    pub(crate) fn rest(&mut self) -> u64 {
+        if self.published != self.acknowledged {
+            self.publish_head();
+        }
+        core::mem::take(&mut self.streak)
+    }
+
+    /// Stores the last word of every line that ends in `from..=to`, unchanged.
+    #[inline(always)]
+    fn touch(&mut self, from: u64, to: u64) {
+        let mut end = line_end(from);
+        while end <= to {
+            let word = self.data.word(end - WORD);
+            // Relaxed: no participant that keeps the protocol accesses this word until it is
+            // acknowledged.
+            word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+            end += LINE;
+        }
+    }
+
+    /// Marks that the consumer is going to sleep until the next header changes. Returns the value
+    /// of the word to sleep on, or `None` when there is something now.
+    pub(crate) fn announce(&mut self) -> Result<Option<u64>, Corrupt> {
+        let word = self.data.word(self.position);
+        // Relaxed: on success nothing is read on the strength of it; on failure `take` loads again.
+        match word.compare_exchange(0, WAITING, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(Some(WAITING)),
+            // A mark left by ourselves at a time-out, or by one who died asleep.
+            Err(WAITING) => Ok(Some(WAITING)),
+            Err(word) if word & COMMITTED != 0 => Ok(None),
+            Err(_) => Err(Corrupt {
+                what: "header of a message",
+                position: self.position,
+            }),
+        }
+    }
+
+    /// The word on which a consumer sleeps.
+    pub(crate) fn sleeping_word(&self) -> &'a AtomicU64 {
+        self.data.word(self.position)
+    }
+}

@@ -1,0 +1,634 @@
+//! The receiving side.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use crate::error::RecvError;
+use crate::os::clock::Deadline;
+use crate::participant::Life;
+use crate::primitive::spin_loop;
+use crate::ring::spsc::{Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
+use crate::wait::{Blocking, block_on};
+
+use super::ring::Side;
+
+/// Fruitless attempts after which a non-blocking call looks whether the producer is dead.
+const LOOK_INTO_IT: u32 = 1024;
+
+/// Receives messages from an SPSC ring. Holds the role of its consumer until dropped.
+pub struct Consumer {
+    /// Its views live as long as `side`, which keeps the mapping.
+    rx: Rx<'static>,
+    backoff: Backoff,
+    fruitless: u32,
+    /// Messages that were handed out and not dropped.
+    lent: u32,
+    /// Whether a drain is going on, which acknowledges all at once.
+    draining: bool,
+    side: Side,
+}
+
+impl Consumer {
+    pub(super) fn new(side: Side, manner: Manner) -> Result<Consumer, Corrupt> {
+        let rx = Rx::resume(side.shared.control(), side.shared.data(), manner)?;
+        // SAFETY: only the lifetime changes. What `rx` refers to is in the mapping, which `side` keeps
+        // and which is dropped after it; `rx` is private and never lent out with that lifetime.
+        let rx = unsafe { core::mem::transmute::<Rx<'_>, Rx<'static>>(rx) };
+        let backoff = Backoff::new(side.shared.geometry.capacity);
+        Ok(Consumer {
+            rx,
+            backoff,
+            fruitless: 0,
+            lent: 0,
+            draining: false,
+            side,
+        })
+    }
+
+    /// What comes before every operation: in its own process, with nothing lent out.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<(), RecvError> {
+        if !self.side.here.is_here() {
+            return Err(RecvError::Forked);
+        }
+        if self.rx.is_open() {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Acknowledges what was leaked.
+    #[cold]
+    fn settle(&mut self) {
+        self.lent = 0;
+        self.draining = false;
+        self.acknowledge();
+    }
+
+    #[inline(always)]
+    fn acknowledge(&mut self) {
+        if self.rx.acknowledge() == Notify::Peer {
+            self.side.other.wake(self.rx.room_word());
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Result<Option<Record>, RecvError> {
+        match self.rx.take() {
+            Ok(Next::Message(record)) => Ok(Some(record)),
+            other => self.took_none(other),
+        }
+    }
+
+    #[cold]
+    fn took_none(&mut self, next: Result<Next, Corrupt>) -> Result<Option<Record>, RecvError> {
+        match next {
+            Ok(Next::Closed) => {
+                self.rx.rest();
+                Err(RecvError::Closed)
+            }
+            Ok(_) => {
+                self.rx.rest();
+                Ok(None)
+            }
+            Err(corrupt) => Err(self.corrupt(corrupt)),
+        }
+    }
+
+    fn corrupt(&self, corrupt: Corrupt) -> RecvError {
+        RecvError::Corrupt {
+            what: corrupt.what,
+            offset: self.side.shared.offset(corrupt),
+        }
+    }
+
+    #[inline(always)]
+    fn try_take(&mut self) -> Result<Record, RecvError> {
+        self.ready()?;
+        match self.take()? {
+            Some(record) => Ok(record),
+            None => Err(self.empty()),
+        }
+    }
+
+    #[cold]
+    fn empty(&mut self) -> RecvError {
+        self.fruitless += 1;
+        if self.fruitless < LOOK_INTO_IT {
+            return RecvError::Empty;
+        }
+        self.fruitless = 0;
+        if self.side.peer_life() == Life::Dead {
+            // It may have published something just before it died.
+            if let Ok(Next::Message(_)) = self.rx.take() {
+                self.rx.put_back();
+                return RecvError::Empty;
+            }
+            return RecvError::PeerDied;
+        }
+        RecvError::Empty
+    }
+
+    #[inline(always)]
+    fn take_until(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
+        self.ready()?;
+        match self.rx.take() {
+            Ok(Next::Message(record)) => Ok(record),
+            _ => self.wait(deadline),
+        }
+    }
+
+    #[inline(never)]
+    fn wait(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
+        let mut spinner = self.side.spinner.clone();
+        let side = &self.side;
+        let mut arrival = Arrival {
+            rx: &mut self.rx,
+            backoff: &mut self.backoff,
+            side,
+            deadline,
+            over: None,
+        };
+        let result = block_on(&mut arrival, &mut spinner);
+        self.side.spinner = spinner;
+        result
+    }
+
+    #[inline(always)]
+    fn lend(&mut self, record: Record) -> Message<'_> {
+        self.lent += 1;
+        Message::new(self, record)
+    }
+
+    /// The next message, if one is there now.
+    ///
+    /// # Errors
+    /// [`RecvError::Empty`]; [`RecvError::Closed`] and [`RecvError::PeerDied`] when nothing is there and
+    /// the producer is gone (a death is noticed here only now and then); [`RecvError::Corrupt`];
+    /// [`RecvError::Forked`].
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// let mut rx = ring.consumer()?;
+    /// assert!(matches!(rx.try_recv(), Err(ringway::RecvError::Empty)));
+    /// # Ok::<(), ringway::Error>(())
+    /// ```
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let record = self.try_take()?;
+        Ok(self.lend(record))
+    }
+
+    /// The next message; waits for it.
+    ///
+    /// # Errors
+    /// As [`Consumer::try_recv`], but for [`RecvError::Empty`].
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let record = self.take_until(Deadline::NEVER)?;
+        Ok(self.lend(record))
+    }
+
+    /// The next message; waits for it no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`], and [`RecvError::TimedOut`].
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        self.ready()?;
+        let record = match self.rx.take() {
+            Ok(Next::Message(record)) => record,
+            _ => self.wait(Deadline::after(timeout))?,
+        };
+        Ok(self.lend(record))
+    }
+
+    /// Copies the next message to `buffer`, in place of what is there, and acknowledges it; waits for
+    /// it. This is safe from a peer that is not trusted: what is looked at is the copy.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`].
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// let mut buffer = Vec::new();
+    /// tx.send(b"copied")?;
+    /// rx.recv_into(&mut buffer)?;
+    /// assert_eq!(buffer, b"copied");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
+        let record = self.take_until(Deadline::NEVER)?;
+        self.copy_out(record, buffer);
+        Ok(())
+    }
+
+    /// As [`Consumer::recv_into`], if a message is there now.
+    ///
+    /// # Errors
+    /// As [`Consumer::try_recv`].
+    #[inline]
+    pub fn try_recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
+        let record = self.try_take()?;
+        self.copy_out(record, buffer);
+        Ok(())
+    }
+
+    /// As [`Consumer::recv_into`], waiting no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv_timeout`].
+    pub fn recv_into_timeout(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        timeout: Duration,
+    ) -> Result<(), RecvError> {
+        let record = self.take_until(Deadline::after(timeout))?;
+        self.copy_out(record, buffer);
+        Ok(())
+    }
+
+    /// Copies the next message to the front of `buffer` and acknowledges it; returns its length. Waits
+    /// for it.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`], and [`RecvError::BufferTooSmall`], with the message left in the ring.
+    #[inline]
+    pub fn recv_into_slice(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        let record = self.take_until(Deadline::NEVER)?;
+        let len = record.len as usize;
+        let Some(room) = buffer.get_mut(..len) else {
+            self.rx.put_back();
+            return Err(RecvError::BufferTooSmall {
+                len,
+                room: buffer.len(),
+            });
+        };
+        // SAFETY: `take` checked that the record lies in the data area.
+        unsafe { self.rx.data().copy_out(record.payload, room) };
+        self.acknowledge();
+        Ok(len)
+    }
+
+    #[inline(always)]
+    fn copy_out(&mut self, record: Record, buffer: &mut Vec<u8>) {
+        let len = record.len as usize;
+        buffer.clear();
+        buffer.reserve(len);
+        // SAFETY: `take` checked that the record lies in the data area, and `reserve` made `len` bytes
+        // of room, which the copy initialises.
+        unsafe {
+            self.rx
+                .data()
+                .copy_out_raw(record.payload, buffer.as_mut_ptr(), len);
+            buffer.set_len(len);
+        }
+        self.acknowledge();
+    }
+
+    /// The messages that are there now, up to `max`, without waiting. All are acknowledged at once, when
+    /// the drain and all of its messages are dropped. Ends early at anything that is not a message,
+    /// which the next call to receive then tells.
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// tx.send_batch(["a", "b", "c"])?;
+    /// for message in rx.drain(2) {
+    ///     println!("{message:?}");
+    /// }
+    /// assert_eq!(&*rx.recv()?, b"c");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn drain(&mut self, max: usize) -> Drain<'_> {
+        let left = if self.ready().is_ok() { max } else { 0 };
+        self.draining = true;
+        Drain {
+            consumer: NonNull::from(self),
+            left,
+            borrow: PhantomData,
+        }
+    }
+
+    /// An iterator over copies of all messages to come; waits for each. Ends when the producer has left
+    /// and every message was taken; any other error is its last item.
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// tx.send(b"the only one")?;
+    /// tx.close();
+    /// let all: Vec<_> = rx.iter().collect::<Result<_, _>>()?;
+    /// assert_eq!(all, [b"the only one"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&mut self) -> Iter<'_> {
+        Iter {
+            consumer: Some(self),
+        }
+    }
+
+    /// Waits for the next message, leaves it, and tells whether it continues a stream.
+    pub(super) fn next_is_continuation(&mut self) -> Result<bool, RecvError> {
+        let record = self.take_until(Deadline::NEVER)?;
+        self.rx.put_back();
+        Ok(record.flags & REST != 0)
+    }
+
+    /// Whether a producer is attached and alive now. A system call or two.
+    pub fn has_peer(&self) -> bool {
+        self.side.peer_life() == Life::Alive
+    }
+
+    /// Leaves, as dropping does: the producer is told that this side closed, once there is no room.
+    pub fn close(self) {}
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        if !self.side.here.is_here() {
+            return; // A forked child: the role is the parent's.
+        }
+        self.side.membership.leave(&self.side.shared.mapping);
+        // Acknowledges what was leaked; and wakes a producer that waits for room, which then sees that
+        // we left.
+        self.acknowledge();
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+/// Waits for a message.
+struct Arrival<'a> {
+    rx: &'a mut Rx<'static>,
+    backoff: &'a mut Backoff,
+    side: &'a Side,
+    deadline: Deadline,
+    /// Why to give up, if there still is nothing.
+    over: Option<RecvError>,
+}
+
+impl Arrival<'_> {
+    fn corrupt(&self, corrupt: Corrupt) -> RecvError {
+        RecvError::Corrupt {
+            what: corrupt.what,
+            offset: self.side.shared.offset(corrupt),
+        }
+    }
+}
+
+impl Blocking for Arrival<'_> {
+    type Output = Record;
+    type Error = RecvError;
+
+    #[inline(always)]
+    fn attempt(&mut self, _: bool) -> Result<Option<Record>, RecvError> {
+        match self.rx.take() {
+            Ok(Next::Message(record)) => Ok(Some(record)),
+            Ok(Next::Empty) => {
+                self.backoff.rest(self.rx.rest());
+                self.over.take().map_or(Ok(None), Err)
+            }
+            Ok(Next::Closed) => Err(RecvError::Closed),
+            Err(corrupt) => Err(self.corrupt(corrupt)),
+        }
+    }
+
+    fn announce(&mut self) -> Result<Option<u64>, RecvError> {
+        self.rx.announce().map_err(|corrupt| self.corrupt(corrupt))
+    }
+
+    fn sleep(&mut self, expected: u64) -> Result<(), RecvError> {
+        self.side
+            .own
+            .sleep(self.rx.sleeping_word(), expected, self.deadline)
+            .map_err(|source| RecvError::Os {
+                op: "sleep",
+                source,
+            })?;
+        self.pulse()
+    }
+
+    fn pulse(&mut self) -> Result<(), RecvError> {
+        self.over = match self.side.peer_life() {
+            Life::Dead => Some(RecvError::PeerDied),
+            // It leaves a closed header; this is one that was killed between the two.
+            Life::Left => Some(RecvError::Closed),
+            _ if self.deadline.passed() => Some(RecvError::TimedOut),
+            _ => None,
+        };
+        Ok(())
+    }
+}
+
+/// Keeps a consumer that is as fast as its producer from reading every line the moment it is written:
+/// after a streak of messages it waits a little before it looks again, and so finds several. Never in
+/// ping-pong, where each streak is one message.
+#[derive(Debug)]
+struct Backoff {
+    pauses: u32,
+    long: u64,
+}
+
+/// A streak shorter than this, in bytes, is no streak.
+const STREAK: u64 = 512;
+/// A streak shorter than this, in bytes, means that it looked too soon.
+const STREAK_SHORT: u64 = 4096;
+const PAUSES_MAX: u32 = 128;
+
+impl Backoff {
+    fn new(capacity: u64) -> Backoff {
+        Backoff {
+            pauses: 0,
+            long: capacity / 4,
+        }
+    }
+
+    /// The ring was found empty after `streak` bytes.
+    #[inline(always)]
+    fn rest(&mut self, streak: u64) {
+        if streak > STREAK {
+            self.pause(streak);
+        }
+    }
+
+    #[cold]
+    fn pause(&mut self, streak: u64) {
+        if streak < STREAK_SHORT {
+            self.pauses = (self.pauses * 2).clamp(4, PAUSES_MAX);
+        } else if streak > self.long {
+            self.pauses /= 2;
+        }
+        for _ in 0..self.pauses {
+            spin_loop();
+        }
+    }
+}
+
+/// A message in the ring, borrowed: no copy. Acknowledged when dropped.
+///
+/// Its bytes are in memory that the producer can write. A producer that keeps the protocol does not;
+/// where it is not trusted, use [`Consumer::recv_into`].
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    flags: u64,
+    redelivered: bool,
+    /// Borrowed for `'a`; not used by anybody else while messages are lent out.
+    consumer: NonNull<Consumer>,
+}
+
+impl<'a> Message<'a> {
+    #[inline(always)]
+    fn new(consumer: &mut Consumer, record: Record) -> Message<'a> {
+        let at = consumer.rx.data().pointer(record.payload);
+        // SAFETY: the record lies in the data area without wrapping (checked by `take`), is initialised
+        // shared memory, and is not written by a producer that keeps the protocol before it is
+        // acknowledged, which happens when this is dropped. That the peer keeps it is the trust that
+        // zero-copy takes.
+        let bytes = unsafe { core::slice::from_raw_parts(at, record.len as usize) };
+        let (flags, redelivered) = (record.flags, record.redelivered);
+        Message {
+            bytes,
+            flags,
+            redelivered,
+            consumer: NonNull::from(consumer),
+        }
+    }
+
+    /// Whether a consumer that died may have seen this message before.
+    pub fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// Whether this is part of a stream ([`Producer::stream`](super::Producer::stream)) and more of it
+    /// follows.
+    pub fn is_continued(&self) -> bool {
+        self.flags & MORE != 0
+    }
+
+    /// Whether this is part of a stream and some of it came before.
+    pub fn is_continuation(&self) -> bool {
+        self.flags & REST != 0
+    }
+}
+
+impl Deref for Message<'_> {
+    type Target = [u8];
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Message<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.bytes, f)
+    }
+}
+
+impl Drop for Message<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the consumer is borrowed for 'a, and nothing else uses it while messages are lent
+        // out, but for the drain they come from, which does so in its own methods only; neither is
+        // `Send`, so all are on one thread.
+        let consumer = unsafe { self.consumer.as_mut() };
+        consumer.lent -= 1;
+        if consumer.lent == 0 && !consumer.draining {
+            consumer.acknowledge();
+        }
+    }
+}
+
+/// The messages that are there now; see [`Consumer::drain`].
+pub struct Drain<'a> {
+    consumer: NonNull<Consumer>,
+    left: usize,
+    borrow: PhantomData<&'a mut Consumer>,
+}
+
+impl<'a> Iterator for Drain<'a> {
+    type Item = Message<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Message<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        // SAFETY: borrowed for 'a; messages use it only when they are dropped, on this thread.
+        let consumer = unsafe { self.consumer.as_mut() };
+        match consumer.rx.take() {
+            Ok(Next::Message(record)) => {
+                self.left -= 1;
+                consumer.lent += 1;
+                Some(Message::new(consumer, record))
+            }
+            _ => {
+                self.left = 0;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as in `next`.
+        let consumer = unsafe { self.consumer.as_mut() };
+        consumer.draining = false;
+        if consumer.lent == 0 && consumer.rx.is_open() {
+            consumer.acknowledge();
+        }
+    }
+}
+
+impl fmt::Debug for Drain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Copies of all messages to come; see [`Consumer::iter`].
+#[derive(Debug)]
+pub struct Iter<'a> {
+    consumer: Option<&'a mut Consumer>,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Result<Vec<u8>, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut buffer = Vec::new();
+        match self.consumer.as_mut()?.recv_into(&mut buffer) {
+            Ok(()) => Some(Ok(buffer)),
+            Err(error) => {
+                self.consumer = None;
+                if matches!(error, RecvError::Closed) {
+                    None
+                } else {
+                    Some(Err(error))
+                }
+            }
+        }
+    }
+}
+
+// SAFETY: a consumer is the sole user of its role, from whichever thread. The raw pointers inside its
+// views are to shared memory, and those in messages and drains borrow it.
+unsafe impl Send for Consumer {}

@@ -1,0 +1,474 @@
+//! The sending side.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::error::SendError;
+use crate::os::clock::Deadline;
+use crate::participant::Life;
+use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
+use crate::wait::{Blocking, block_on};
+
+use super::ring::Side;
+
+/// Fruitless attempts after which a non-blocking call looks whether the consumer is dead.
+const LOOK_INTO_IT: u32 = 1024;
+
+/// Sends messages into an SPSC ring. Holds the role of its producer until dropped; dropping it
+/// leaves the ring closed.
+///
+/// Every call that sends publishes at once: there is nothing to flush.
+pub struct Producer {
+    /// Its views live as long as `side`, which keeps the mapping.
+    tx: Tx<'static>,
+    max: usize,
+    fruitless: u32,
+    side: Side,
+}
+
+/// Why a batch was not sent whole.
+#[derive(Debug, thiserror::Error)]
+#[error("after {sent} messages of the batch: {error}")]
+pub struct BatchError {
+    /// How many of its messages were sent.
+    pub sent: usize,
+    /// Why the next one was not.
+    #[source]
+    pub error: SendError,
+}
+
+impl Producer {
+    pub(super) fn new(side: Side, manner: Manner) -> Result<Producer, Corrupt> {
+        let tx = Tx::resume(side.shared.control(), side.shared.data(), manner)?;
+        // SAFETY: only the lifetime changes. What `tx` refers to is in the mapping, which `side` keeps
+        // and which is dropped after it; `tx` is private and never lent out with that lifetime.
+        let tx = unsafe { core::mem::transmute::<Tx<'_>, Tx<'static>>(tx) };
+        let max = side.shared.geometry.max;
+        Ok(Producer {
+            tx,
+            max,
+            fruitless: 0,
+            side,
+        })
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.max
+    }
+
+    #[inline(always)]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        if !self.side.here.is_here() {
+            return Err(SendError::Forked);
+        }
+        if len > self.max {
+            return Err(SendError::MessageTooLarge { len, max: self.max });
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn notify(&self, notify: Notify, at: u64) {
+        if notify == Notify::Peer {
+            self.side.other.wake(self.tx.data().word(at));
+        }
+    }
+
+    /// Sends a message if there is room now.
+    ///
+    /// # Errors
+    /// [`SendError::Full`]; [`SendError::Closed`] or [`SendError::PeerDied`] when there is no room and
+    /// the consumer is gone; [`SendError::MessageTooLarge`]; [`SendError::Corrupt`];
+    /// [`SendError::Forked`].
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(ringway::spsc::Config::default().capacity(256))?;
+    /// let mut tx = ring.producer()?;
+    /// while tx.try_send(b"fills the ring").is_ok() {}
+    /// assert!(matches!(tx.try_send(b"one more"), Err(ringway::SendError::Full)));
+    /// # Ok::<(), ringway::Error>(())
+    /// ```
+    #[inline]
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.try_send_flagged(message, 0)
+    }
+
+    #[inline(always)]
+    fn try_send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
+        self.check(message.len())?;
+        let at = self.tx.position();
+        match self.tx.try_send(message, flags) {
+            Ok(notify) => {
+                self.notify(notify, at);
+                Ok(())
+            }
+            Err(refused) => Err(self.refused(refused)),
+        }
+    }
+
+    #[cold]
+    fn refused(&mut self, refused: Refused) -> SendError {
+        match refused {
+            Refused::Corrupt(corrupt) => self.corrupt(corrupt),
+            Refused::Full => {
+                if self.side.peer.has_left(&self.side.shared.mapping) {
+                    return SendError::Closed;
+                }
+                self.fruitless += 1;
+                if self.fruitless >= LOOK_INTO_IT {
+                    self.fruitless = 0;
+                    if self.side.peer_life() == Life::Dead {
+                        return SendError::PeerDied;
+                    }
+                }
+                SendError::Full
+            }
+        }
+    }
+
+    fn corrupt(&self, corrupt: Corrupt) -> SendError {
+        SendError::Corrupt {
+            what: corrupt.what,
+            offset: self.side.shared.offset(corrupt),
+        }
+    }
+
+    /// Sends a message, waiting for room.
+    ///
+    /// # Errors
+    /// As [`Producer::try_send`], but for [`SendError::Full`].
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_flagged(message, 0)
+    }
+
+    #[inline(always)]
+    pub(super) fn send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
+        self.check(message.len())?;
+        let at = self.tx.position();
+        match self.tx.try_send(message, flags) {
+            Ok(notify) => {
+                self.notify(notify, at);
+                Ok(())
+            }
+            Err(_) => self.send_slowly(message, flags, Deadline::NEVER),
+        }
+    }
+
+    /// Sends a message, waiting for room no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Producer::send`], and [`SendError::TimedOut`].
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
+        match self.try_send(message) {
+            Err(SendError::Full) => self.send_slowly(message, 0, Deadline::after(timeout)),
+            result => result,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_slowly(
+        &mut self,
+        message: &[u8],
+        flags: u64,
+        deadline: Deadline,
+    ) -> Result<(), SendError> {
+        self.wait_for_room(message.len() as u64, deadline)?;
+        self.try_send_flagged(message, flags)
+    }
+
+    fn wait_for_room(&mut self, len: u64, deadline: Deadline) -> Result<(), SendError> {
+        let mut room = Room {
+            tx: &mut self.tx,
+            side: &self.side,
+            len,
+            deadline,
+            over: None,
+        };
+        let mut spinner = self.side.spinner.clone();
+        let result = block_on(&mut room, &mut spinner);
+        self.side.spinner = spinner;
+        result
+    }
+
+    /// Room for a message of `len` bytes, to be written in place: no copy. What is in it at first is
+    /// unspecified. Sent by [`Reservation::commit`]; given up when dropped. Waits for room.
+    ///
+    /// # Errors
+    /// As [`Producer::send`].
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// let mut frame = tx.reserve(1024)?;
+    /// frame.fill(7);
+    /// frame.commit();
+    /// assert_eq!(rx.recv()?.len(), 1024);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        self.check(len)?;
+        if !self.has_room(len)? {
+            self.wait_for_room(len as u64, Deadline::NEVER)?;
+        }
+        self.reserve_now(len)
+    }
+
+    /// As [`Producer::reserve`], if there is room now.
+    ///
+    /// # Errors
+    /// As [`Producer::try_send`].
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        self.check(len)?;
+        self.reserve_now(len)
+    }
+
+    fn has_room(&mut self, len: usize) -> Result<bool, SendError> {
+        self.tx
+            .has_room(len as u64)
+            .map_err(|corrupt| self.corrupt(corrupt))
+    }
+
+    fn reserve_now(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        match self.tx.reserve(len as u64) {
+            Ok(place) => {
+                // SAFETY: free room in the data area, whole and without wrapping; ours until the
+                // reservation, which borrows `self`, is settled. Bytes in shared memory are always
+                // initialised. That no peer writes there is the trust that zero-copy takes.
+                let bytes = unsafe {
+                    core::slice::from_raw_parts_mut(self.tx.data().pointer(place.payload()), len)
+                };
+                Ok(Reservation {
+                    bytes,
+                    place,
+                    producer: &raw mut *self,
+                })
+            }
+            Err(refused) => Err(self.refused(refused)),
+        }
+    }
+
+    /// Sends all messages of a batch, waiting for room; returns how many. The consumer sees the first
+    /// ones when the last are written, which lets cache lines stream.
+    ///
+    /// # Errors
+    /// As [`Producer::send`], with the number of messages sent before.
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// assert_eq!(tx.send_batch(["one", "two", "three"])?, 3);
+    /// assert_eq!(rx.drain(10).count(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_batch<I>(&mut self, messages: I) -> Result<usize, BatchError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        // Published when the iterator panics, too: what is staged was said to be sent.
+        let batch = Batch(self);
+        let mut sent = 0;
+        for message in messages {
+            let message = message.as_ref();
+            batch
+                .0
+                .stage(message)
+                .map_err(|error| BatchError { sent, error })?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    #[inline(always)]
+    fn stage(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.check(message.len())?;
+        match self.tx.stage(message) {
+            Ok(()) => {
+                // A batch longer than this gains nothing, and lets the consumer wait.
+                if self.tx.staged() >= (self.side.shared.geometry.capacity / 8).min(16 << 10) {
+                    self.publish();
+                }
+                Ok(())
+            }
+            Err(_) => self.stage_slowly(message),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn stage_slowly(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.publish();
+        self.wait_for_room(message.len() as u64, Deadline::NEVER)?;
+        self.tx
+            .stage(message)
+            .map_err(|refused| self.refused(refused))
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) {
+        let at = self.tx.position() - self.tx.staged();
+        let notify = self.tx.publish();
+        self.notify(notify, at);
+    }
+
+    /// Whether a consumer is attached and alive now. A system call or two.
+    pub fn has_peer(&self) -> bool {
+        self.side.peer_life() == Life::Alive
+    }
+
+    /// Leaves, as dropping does: the consumer takes what is there, and is told that this side closed.
+    pub fn close(self) {}
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        if !self.side.here.is_here() {
+            return; // A forked child: the role is the parent's.
+        }
+        let at = self.tx.position();
+        let notify = self.tx.close();
+        self.side.membership.leave(&self.side.shared.mapping);
+        self.notify(notify, at);
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("max_message", &self.max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Publishes what is staged, whatever happens.
+struct Batch<'a>(&'a mut Producer);
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.0.publish();
+    }
+}
+
+/// Waits for room.
+struct Room<'a> {
+    tx: &'a mut Tx<'static>,
+    side: &'a Side,
+    len: u64,
+    deadline: Deadline,
+    /// Why to give up, if there still is no room.
+    over: Option<SendError>,
+}
+
+impl Room<'_> {
+    fn corrupt(&self, corrupt: Corrupt) -> SendError {
+        SendError::Corrupt {
+            what: corrupt.what,
+            offset: self.side.shared.offset(corrupt),
+        }
+    }
+}
+
+impl Blocking for Room<'_> {
+    type Output = ();
+    type Error = SendError;
+
+    #[inline]
+    fn attempt(&mut self, spinning: bool) -> Result<Option<()>, SendError> {
+        let lazily = spinning && self.over.is_none();
+        let room = if lazily {
+            self.tx.has_room_lazily(self.len)
+        } else {
+            self.tx.has_room(self.len)
+        };
+        match room {
+            Ok(true) => Ok(Some(())),
+            Ok(false) => self.over.take().map_or(Ok(None), Err),
+            Err(corrupt) => Err(self.corrupt(corrupt)),
+        }
+    }
+
+    fn announce(&mut self) -> Result<Option<u64>, SendError> {
+        self.tx
+            .announce(self.len)
+            .map_err(|corrupt| self.corrupt(corrupt))
+    }
+
+    fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
+        self.side
+            .own
+            .sleep(self.tx.sleeping_word(), expected, self.deadline)
+            .map_err(|source| SendError::Os {
+                op: "sleep",
+                source,
+            })?;
+        self.pulse()
+    }
+
+    fn pulse(&mut self) -> Result<(), SendError> {
+        self.over = match self.side.peer_life() {
+            Life::Left => Some(SendError::Closed),
+            Life::Dead => Some(SendError::PeerDied),
+            _ if self.deadline.passed() => Some(SendError::TimedOut),
+            _ => None,
+        };
+        Ok(())
+    }
+}
+
+/// Room in the ring for a message that is written in place. See [`Producer::reserve`].
+pub struct Reservation<'a> {
+    bytes: &'a mut [u8],
+    place: Place,
+    /// Borrowed for `'a`, like `bytes`, which it does not use meanwhile.
+    producer: *mut Producer,
+}
+
+impl Reservation<'_> {
+    /// Sends the message.
+    pub fn commit(self) {
+        let len = self.bytes.len();
+        self.commit_len(len);
+    }
+
+    /// Sends the first `len` bytes of it.
+    ///
+    /// # Panics
+    /// When `len` is more than was reserved.
+    pub fn commit_len(self, len: usize) {
+        assert!(
+            len <= self.bytes.len(),
+            "committed {len} of {} bytes",
+            self.bytes.len()
+        );
+        // SAFETY: borrowed for 'a by `reserve`, and no other reference to it is in use.
+        let producer = unsafe { &mut *self.producer };
+        let at = producer.tx.position();
+        let notify = producer.tx.commit(self.place, len as u64, 0);
+        producer.notify(notify, at);
+    }
+}
+
+impl Deref for Reservation<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Reservation<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("len", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
