@@ -524,6 +524,7 @@ fn a_killed_producer_is_noticed_and_followed_and_loses_nothing_it_published() {
         let mut expected = 0u64;
         for round in 0..10 {
             let mut child = run(&format!("send-for-ever {name}"));
+            until(|| rx.has_peer());
             for _ in 0..Random(round).below(5000) {
                 assert_eq!(&*rx.recv().unwrap(), expected.to_le_bytes());
                 expected += 1;
@@ -607,12 +608,13 @@ fn a_name_whose_owners_were_killed_does_not_block_a_restart() {
         ring
     });
     let mut child = run(&format!("attach-and-hang {name}"));
-    until(|| {
-        matches!(
-            spsc::create(&name, small()),
-            Err(Error::AlreadyExists { .. })
-        )
-    });
+    let taken = format!("/dev/shm/{name}.taken");
+    until(|| std::fs::metadata(&taken).is_ok());
+    std::fs::remove_file(&taken).unwrap();
+    assert!(matches!(
+        spsc::create(&name, small()),
+        Err(Error::AlreadyExists { .. })
+    ));
     child.0.kill().unwrap();
     child.0.wait().unwrap();
     let ring = spsc::create(&name, small()).unwrap();
