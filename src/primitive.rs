@@ -103,7 +103,7 @@ impl<'a> Data<'a> {
     /// No other participant that keeps the protocol accesses those bytes now.
     #[inline(always)]
     pub(crate) unsafe fn zero_line(&self, position: u64) {
-        debug_assert!(position % LINE == 0);
+        debug_assert!(position.is_multiple_of(LINE));
         // SAFETY: a line is aligned to its size, which divides the capacity, so it does not wrap.
         unsafe { self.pointer(position).write_bytes(0, LINE as usize) };
     }

@@ -253,6 +253,7 @@ pub struct Output {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there is one of it in a process
 enum Sink {
     Mpmc(mpmc::Producer),
     Stream(Writer),
