@@ -1,4 +1,5 @@
 //! The SPSC ring: what a user sees, in one process and between two.
+#![allow(clippy::forget_non_drop, clippy::drop_non_drop)] // that nothing happens is what is tested
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
