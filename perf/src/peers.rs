@@ -43,6 +43,7 @@ macro_rules! peer {
 
 /// All of them, ours first.
 pub const PEERS: &[Peer] = &[
+    peer!("ringway", "processes", ringway),
     peer!("rtrb", "threads", rtrb),
     peer!("ringbuf", "threads", ringbuf),
     peer!("crossbeam-queue", "threads", array_queue),
@@ -65,6 +66,57 @@ fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
         }
         spin_loop();
     }
+}
+
+fn ringway<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
+    use crate::stage::Role;
+    use ringway::spsc::{Config, Consumer, Producer, Ring};
+    use ringway::wait::WaitStrategy;
+    use std::os::fd::AsFd;
+    impl<const N: usize> Tx<N> for Producer {
+        fn send(&mut self, message: &[u8; N]) {
+            Producer::send(self, message).expect("the consumer is there");
+        }
+
+        fn send_batch(&mut self, first: u64, count: usize) {
+            let messages = (first..first + count as u64).map(message::<N>);
+            Producer::send_batch(self, messages).expect("the consumer is there");
+        }
+    }
+    impl<const N: usize> Rx<N> for Consumer {
+        fn recv(&mut self) -> [u8; N] {
+            let mut message = [0; N];
+            let len = self.recv_into_slice(&mut message);
+            assert_eq!(len.expect("the producer is there"), N);
+            message
+        }
+
+        fn recv_batch(&mut self, max: usize, see: &mut impl FnMut(&[u8; N])) -> usize {
+            see(&self.recv());
+            let mut seen = 1;
+            for message in self.drain(max - 1) {
+                see((*message).try_into().expect("a whole message"));
+                seen += 1;
+            }
+            seen
+        }
+    }
+    let config = || Config::default().wait(WaitStrategy::Spin);
+    let (there, back) = (Ring::anonymous(config()), Ring::anonymous(config()));
+    let (there, back) = (there.expect("a ring"), back.expect("a ring"));
+    processes(mode, count, |party| {
+        let attach = |ring: &Ring| {
+            let fd = ring.as_fd().try_clone_to_owned().expect("a descriptor");
+            Ring::from_fd(fd).expect("the ring is inherited")
+        };
+        let (out, input) = match party.role {
+            Role::Leader => (attach(&there), attach(&back)),
+            Role::Follower => (attach(&back), attach(&there)),
+        };
+        let producer = out.producer().expect("no other producer");
+        let consumer = input.consumer().expect("no other consumer");
+        party.play(producer, consumer);
+    })
 }
 
 fn rtrb<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
