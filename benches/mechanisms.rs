@@ -14,7 +14,11 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 const SIZE: u64 = 64;
 
 /// Mechanism, and wait where it has a choice.
-const CASES: [(&str, &str); 11] = [
+const CASES: [(&str, &str); 15] = [
+    ("spsc", "spin"),
+    ("spsc", "adaptive"),
+    ("spsc", "futex"),
+    ("mpmc", "adaptive"),
     ("bare-futex", ""),
     ("semaphore", ""),
     ("eventfd", ""),

@@ -104,7 +104,9 @@ fn every_mechanism_gives_a_row_with_its_limit() {
     found("memcpy", "throughput");
 }
 
-const MECHANISMS: [&str; 11] = [
+const MECHANISMS: [&str; 13] = [
+    "spsc",
+    "mpmc",
     "semaphore",
     "eventfd",
     "pipe",
@@ -121,6 +123,8 @@ const MECHANISMS: [&str; 11] = [
 #[test]
 fn odd_sizes_arrive_whole() {
     let mechanisms = [
+        "spsc",
+        "mpmc",
         "pipe",
         "unix-stream",
         "unix-seqpacket",
@@ -150,14 +154,16 @@ fn one_processor_is_enough() {
         "--cpus",
         "0",
         "--mechanism",
-        "pipe,mqueue",
+        "pipe,mqueue,spsc,mpmc",
         "--wait",
         "futex",
         "--size",
         "64",
     ]);
     let rows = results["rows"].as_array().unwrap();
-    assert!(rows.iter().any(|row| row["mechanism"] == "mqueue"));
+    for mechanism in ["mqueue", "spsc", "mpmc"] {
+        assert!(rows.iter().any(|row| row["mechanism"] == mechanism));
+    }
     assert!(rows.iter().all(|row| row["placement"] == "same"));
 }
 
@@ -228,7 +234,7 @@ fn csv_and_html_stand_on_their_own() {
 fn an_interrupted_run_leaves_nothing_behind() {
     for signal in ["-INT", "-TERM"] {
         let mut child = ringway()
-            .args(["bench", "--mechanism", "sysv", "--duration", "5000"])
+            .args(["bench", "--mechanism", "sysv,spsc", "--duration", "5000"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

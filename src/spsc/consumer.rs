@@ -10,7 +10,7 @@ use crate::error::RecvError;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
 use crate::primitive::spin_loop;
-use crate::ring::spsc::{Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
+use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
 use crate::wait::{Blocking, block_on};
 
 use super::ring::Side;
@@ -480,7 +480,6 @@ impl Backoff {
 pub struct Message<'a> {
     bytes: &'a [u8],
     flags: u64,
-    redelivered: bool,
     /// Borrowed for `'a`; not used by anybody else while messages are lent out.
     consumer: NonNull<Consumer>,
 }
@@ -494,18 +493,17 @@ impl<'a> Message<'a> {
         // acknowledged, which happens when this is dropped. That the peer keeps it is the trust that
         // zero-copy takes.
         let bytes = unsafe { core::slice::from_raw_parts(at, record.len as usize) };
-        let (flags, redelivered) = (record.flags, record.redelivered);
+        let flags = record.flags;
         Message {
             bytes,
             flags,
-            redelivered,
             consumer: NonNull::from(consumer),
         }
     }
 
     /// Whether a consumer that died may have seen this message before.
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.flags & AGAIN != 0
     }
 
     /// Whether this is part of a stream ([`Producer::stream`](super::Producer::stream)) and more of it

@@ -19,7 +19,6 @@ pub(crate) enum Mechanism {
     /// Limit: one process copies between two buffers of its own.
     Memcpy,
     /// Ringway's ring for one producer and one consumer.
-    #[value(skip)]
     Spsc,
     /// Ringway's ring for many producers and many consumers.
     Mpmc,

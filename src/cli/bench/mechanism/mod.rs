@@ -52,7 +52,10 @@ pub(crate) fn prepare(case: &Case) -> Outcome<Prepared> {
         | Mechanism::BareFutex
         | Mechanism::Memcpy
         | Mechanism::Signal => Prepared::default(),
-        Mechanism::Spsc => return Err("not yet".into()),
+        Mechanism::Spsc => Prepared::of(ring::spsc_rings(
+            case.size,
+            case.wait.unwrap_or(Wait::Adaptive),
+        )?),
         Mechanism::Mpmc => Prepared::of(ring::mpmc_rings(
             case.size,
             case.wait.unwrap_or(Wait::Adaptive),
@@ -80,7 +83,7 @@ pub(crate) fn run(job: &Job, control: &Control) -> Outcome<Findings> {
         Mechanism::Raw1 | Mechanism::Raw2 => Err("the raw limits are probed, not run".into()),
         Mechanism::BareFutex => engine::run(job, control, limit::BareFutex::new(job.role, control)),
         Mechanism::Memcpy => limit::copy(job, control),
-        Mechanism::Spsc => Err("not yet".into()),
+        Mechanism::Spsc => engine::run(job, control, ring::SpscLink::new(job.role, &mut ends)?),
         Mechanism::Mpmc => engine::run(job, control, ring::MpmcLink::new(job, &mut ends)?),
         Mechanism::Semaphore => {
             engine::run(job, control, guarded::SemaphoreLink::new(job, &mut ends)?)

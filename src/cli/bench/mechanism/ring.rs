@@ -1,13 +1,15 @@
 //! Ringway's own rings, anonymous, one in each direction.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
+use super::super::control::Role;
 use super::super::link::{Link, Outcome};
 use super::super::plan::Wait;
 use super::super::worker::Job;
 use super::{Ends, directions};
-use crate::mpmc;
 use crate::wait::WaitStrategy;
+use crate::{mpmc, spsc};
 
 impl From<Wait> for WaitStrategy {
     fn from(wait: Wait) -> WaitStrategy {
@@ -18,6 +20,89 @@ impl From<Wait> for WaitStrategy {
             Wait::Semaphore => WaitStrategy::Semaphore,
             Wait::Eventfd => WaitStrategy::EventFd,
         }
+    }
+}
+
+/// How large an SPSC ring is for messages of `size` bytes: 64 KiB, which stays in the near caches, or
+/// what 16 messages need.
+fn capacity(size: usize) -> u64 {
+    (16 * size).next_power_of_two().max(64 << 10) as u64
+}
+
+/// Two rings for one producer and one consumer, there and back, in two sockets: the leader's and the
+/// follower's. (A socket also carries the event descriptors that `EventFd` waits on.)
+pub(super) fn spsc_rings(size: usize, wait: Wait) -> Outcome<[OwnedFd; 2]> {
+    let config = spsc::Config::default()
+        .capacity(capacity(size))
+        .wait(wait.into());
+    let rings = [
+        spsc::Ring::anonymous(config.clone())?,
+        spsc::Ring::anonymous(config)?,
+    ];
+    let filled = || -> Outcome<OwnedFd> {
+        let (from, to) = UnixStream::pair()?;
+        for ring in &rings {
+            ring.send_over(&from)?;
+        }
+        Ok(to.into())
+    };
+    Ok([filled()?, filled()?])
+}
+
+/// One end of two rings for one producer and one consumer.
+pub(super) struct SpscLink {
+    output: spsc::Producer,
+    input: spsc::Consumer,
+}
+
+impl SpscLink {
+    pub(super) fn new(role: Role, ends: &mut Ends) -> Outcome<SpscLink> {
+        let (out, back) = directions(role);
+        let socket = UnixStream::from(ends.take(out));
+        let rings = [
+            spsc::Ring::receive_over(&socket)?,
+            spsc::Ring::receive_over(&socket)?,
+        ];
+        Ok(SpscLink {
+            output: rings[out].producer()?,
+            input: rings[back].consumer()?,
+        })
+    }
+}
+
+impl Link for SpscLink {
+    #[inline(always)]
+    fn send(&mut self, message: &[u8]) -> Outcome<()> {
+        Ok(self.output.send(message)?)
+    }
+
+    #[inline(always)]
+    fn recv(&mut self, into: &mut [u8]) -> Outcome<usize> {
+        Ok(self.input.recv_into_slice(into)?)
+    }
+
+    fn send_batch(&mut self, messages: &[Vec<u8>]) -> Outcome<()> {
+        self.output.send_batch(messages)?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn recv_batch(
+        &mut self,
+        max: usize,
+        into: &mut [u8],
+        see: &mut impl FnMut(&[u8]) -> Outcome<()>,
+    ) -> Outcome<usize> {
+        // Nothing there: wait for one, the way the ring waits; then take what came with it.
+        let len = self.input.recv_into_slice(into)?;
+        see(&into[..len])?;
+        let mut seen = 1;
+        for message in self.input.drain(max - 1) {
+            let len = copy(&message, into)?;
+            see(&into[..len])?;
+            seen += 1;
+        }
+        Ok(seen)
     }
 }
 
