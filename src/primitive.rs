@@ -297,16 +297,17 @@ impl<'a> Pairs<'a> {
             let done: u8;
             // SAFETY: `slot` is 16 bytes aligned to 16 that all processes access by locked
             // instructions and atomic loads only; rings of pairs are only made and opened where
-            // `are_possible`. The compiler reserves rbx, so it is swapped in and put back.
+            // `are_possible`. The instruction wants rbx, which the compiler does not lend: it is
+            // swapped in and put back; the other registers are named, lest one of them be rbx.
             unsafe {
                 core::arch::asm!(
-                    "xchg {low}, rbx",
-                    "lock cmpxchg16b [{slot}]",
-                    "sete {done}",
-                    "mov rbx, {low}",
-                    slot = in(reg) slot,
-                    low = inout(reg) new.0 => _,
-                    done = out(reg_byte) done,
+                    "xchg rsi, rbx",
+                    "lock cmpxchg16b [rdi]",
+                    "sete r8b",
+                    "mov rbx, rsi",
+                    in("rdi") slot,
+                    inout("rsi") new.0 => _,
+                    out("r8b") done,
                     in("rcx") new.1,
                     inout("rax") old.0 => _,
                     inout("rdx") old.1 => _,
