@@ -30,11 +30,24 @@ pub struct Consumer {
     gone: Option<Gone>,
 }
 
-/// A message that was taken: its ticket, and whether another consumer had it before and died.
+/// A message that was taken: its ticket, and the bit [`Taken::AGAIN`] if another consumer had it before
+/// and died. (One word: a flag in a byte of its own is written, and read back with its padding when the
+/// value is moved about, which the processor cannot forward from its store buffer.)
 #[derive(Clone, Copy)]
-struct Taken {
-    ticket: u64,
-    redelivered: bool,
+struct Taken(u64);
+
+impl Taken {
+    const AGAIN: u64 = 1 << 63;
+
+    #[inline(always)]
+    fn ticket(self) -> u64 {
+        self.0 & !Taken::AGAIN
+    }
+
+    #[inline(always)]
+    fn redelivered(self) -> bool {
+        self.0 & Taken::AGAIN != 0
+    }
 }
 
 impl Consumer {
@@ -112,10 +125,7 @@ impl Consumer {
                     first: ticket,
                     count: 1,
                 };
-                Ok(Some(Taken {
-                    ticket,
-                    redelivered: false,
-                }))
+                Ok(Some(Taken(ticket)))
             }
             Err(blocked) => self.blocked(blocked),
         }
@@ -166,10 +176,7 @@ impl Consumer {
                     first: ticket,
                     count: 1,
                 };
-                Some(Taken {
-                    ticket,
-                    redelivered: true,
-                })
+                Some(Taken(ticket | Taken::AGAIN))
             }
             None => {
                 self.alarm = alarm;
@@ -276,7 +283,7 @@ impl Consumer {
 
     #[inline(always)]
     fn message(&mut self, taken: Taken) -> Result<Message<'_>, RecvError> {
-        let len = match self.bytes(taken.ticket) {
+        let len = match self.bytes(taken.ticket()) {
             Ok(bytes) => bytes.len(),
             Err(error) => {
                 self.settle();
@@ -514,7 +521,7 @@ impl Message<'_> {
     /// Whether another consumer had this message before, and died before it was done with it: what it
     /// stands for may have been done already.
     pub fn redelivered(&self) -> bool {
-        self.taken.redelivered
+        self.taken.redelivered()
     }
 }
 
@@ -527,7 +534,7 @@ impl Deref for Message<'_> {
             .participant()
             .queue()
             .slots
-            .payload(self.taken.ticket);
+            .payload(self.taken.ticket());
         // SAFETY: as in `Consumer::bytes`, where `len` was checked.
         unsafe { core::slice::from_raw_parts(payload, self.len) }
     }
@@ -537,7 +544,7 @@ impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let participant = self.consumer.participant();
-        participant.queue().release(self.taken.ticket);
+        participant.queue().release(self.taken.ticket());
         participant.notify();
         self.consumer.open = Run::NONE;
     }
