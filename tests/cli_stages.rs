@@ -224,8 +224,19 @@ fn several_workers_take_each_message_once() {
 
 #[test]
 fn a_killed_workers_messages_go_to_its_successor() {
+    kill_five_times(2);
+}
+
+#[test]
+fn a_killed_stages_messages_go_to_its_successor() {
+    kill_five_times(1);
+}
+
+fn kill_five_times(workers: usize) {
     let _dog = watchdog(60);
-    let name = format!("test-kill-{}", std::process::id());
+    let name = format!("test-kill-{workers}-{}", std::process::id());
+    let jobs = format!("-j{workers}");
+    let jobs = if workers > 1 { &jobs } else { "--keep-order" };
     let child = Command::new(RINGWAY)
         .args([
             "run",
@@ -233,7 +244,7 @@ fn a_killed_workers_messages_go_to_its_successor() {
             &name,
             "--restart=100",
             "ringway gen",
-            "-j2",
+            jobs,
             "ringway map",
             "ringway sink --json",
         ])
@@ -243,7 +254,7 @@ fn a_killed_workers_messages_go_to_its_successor() {
         .unwrap();
     let mut victims = Vec::new();
     while victims.len() < 5 {
-        until(|| processes(&name, 2).len() == 2);
+        until(|| processes(&name, 2).len() == workers);
         let victim = processes(&name, 2)
             .into_iter()
             .find(|pid| !victims.contains(pid))
@@ -258,7 +269,7 @@ fn a_killed_workers_messages_go_to_its_successor() {
         .output()
         .unwrap();
     assert!(restarted.status.success(), "{restarted:?}");
-    until(|| processes(&name, 2).len() == 2);
+    until(|| processes(&name, 2).len() == workers);
     signal(child.id(), "TERM");
     let out = child.wait_with_output().unwrap();
     let report = report(&out);

@@ -3,61 +3,88 @@
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use crate::stage::Joint;
-use crate::{Error, mpmc};
+use crate::{Error, mpmc, spsc};
 
-/// Slots of a ring between several processes a side, and the longest message in bytes.
+/// Slots of a ring between several processes a side.
 const SLOTS: u64 = 1024;
+/// Bytes of a ring between two processes, and how many of the longest messages it has room for
+/// even if that takes more.
+const CAPACITY: u64 = 1 << 20;
+const LONGEST: u64 = 8;
 
 /// A ring between two stages.
-pub(super) struct Link {
-    ring: mpmc::Ring,
-    /// Handles of the supervisor's own. While it has them, neither side finds that the other has
-    /// gone: not before it has come, and not between the death of a process and its successor.
-    sending: Option<mpmc::Producer>,
-    receiving: Option<mpmc::Consumer>,
+pub(super) enum Link {
+    /// One process on each side.
+    Pair(spsc::Ring),
+    /// Several on one side at least. The handles are the supervisor's own: while it has them,
+    /// neither side finds that the other has gone; not before it has come, and not between the
+    /// death of a process and its successor.
+    Several {
+        ring: mpmc::Ring,
+        sending: Option<mpmc::Producer>,
+        receiving: Option<mpmc::Consumer>,
+    },
 }
 
 impl Link {
     /// A ring for messages of up to `longest` bytes.
-    pub(super) fn new(longest: usize) -> Result<Link, Error> {
-        let config = mpmc::Config::default()
-            .slots(SLOTS)
-            .slot_size(longest as u64);
-        let ring = mpmc::Ring::anonymous(config)?;
-        Ok(Link {
-            sending: Some(ring.producer()?),
-            receiving: Some(ring.consumer()?),
-            ring,
-        })
+    pub(super) fn new(several: bool, longest: usize) -> Result<Link, Error> {
+        let longest = longest as u64;
+        if several {
+            let config = mpmc::Config::default().slots(SLOTS).slot_size(longest);
+            let ring = mpmc::Ring::anonymous(config)?;
+            let (sending, receiving) = (Some(ring.producer()?), Some(ring.consumer()?));
+            return Ok(Link::Several {
+                ring,
+                sending,
+                receiving,
+            });
+        }
+        let capacity = CAPACITY.max(longest.saturating_mul(LONGEST).next_power_of_two());
+        spsc::Ring::anonymous(spsc::Config::default().capacity(capacity)).map(Link::Pair)
     }
 
     /// The descriptor that both sides inherit.
     pub(super) fn descriptor(&self) -> RawFd {
-        self.ring.as_fd().as_raw_fd()
+        match self {
+            Link::Pair(ring) => ring.as_fd().as_raw_fd(),
+            Link::Several { ring, .. } => ring.as_fd().as_raw_fd(),
+        }
     }
 
     /// How a stage is told of it.
     pub(super) fn joint(&self) -> Joint {
-        Joint::Mpmc(self.descriptor())
+        match self {
+            Link::Pair(_) => Joint::Spsc(self.descriptor()),
+            Link::Several { .. } => Joint::Mpmc(self.descriptor()),
+        }
     }
 
     /// The stage before has ended for good: the one behind gets what is there, and then the end.
     pub(super) fn end_sending(&mut self) {
-        if let Some(mut producer) = self.sending.take() {
-            // The only error is that of a forked child's, which this is not.
-            let _ = producer.close();
+        match self {
+            // As the successor of one that died, or in place of one that never came; one that
+            // has closed the ring itself leaves nothing to do. What is refused because a child of
+            // the stage still has the role is that child's to end.
+            Link::Pair(ring) => drop(ring.producer()),
+            Link::Several { sending, .. } => {
+                if let Some(mut producer) = sending.take() {
+                    // The only error is that of a forked child's, which this is not.
+                    let _ = producer.close();
+                }
+            }
         }
     }
 
     /// The stage behind has ended for good: the one before cannot send any more.
     pub(super) fn end_receiving(&mut self) {
-        if let Some(mut consumer) = self.receiving.take() {
-            let _ = consumer.close();
+        match self {
+            Link::Pair(ring) => drop(ring.consumer()),
+            Link::Several { receiving, .. } => {
+                if let Some(mut consumer) = receiving.take() {
+                    let _ = consumer.close();
+                }
+            }
         }
-    }
-
-    /// How many messages wait in it.
-    pub(super) fn len(&self) -> u64 {
-        self.ring.len()
     }
 }

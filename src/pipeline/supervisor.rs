@@ -167,7 +167,10 @@ pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
     let mut links = Vec::new();
     for (index, pair) in found.windows(2).enumerate() {
         let ring = pair[0].aware.output && pair[1].aware.input;
-        let link = ring.then(|| Link::new(pipeline.longest)).transpose();
+        let several = stages[index].jobs.is_some() || stages[index + 1].jobs.is_some();
+        let link = ring
+            .then(|| Link::new(several, pipeline.longest))
+            .transpose();
         links.push(link.map_err(|error| failure(index, Reason::CannotStart(error)))?);
     }
 
@@ -348,15 +351,7 @@ impl Running {
                 Work::Fan(_) => "working".to_owned(),
                 Work::Ended => "ended".to_owned(),
             };
-            let waiting = match self.links.get(index) {
-                Some(Some(link)) => format!(", {} messages wait behind it", link.len()),
-                _ => String::new(),
-            };
-            lines.push(format!(
-                "stage {} ({}): {state}{waiting}",
-                index + 1,
-                stage.text
-            ));
+            lines.push(format!("stage {} ({}): {state}", index + 1, stage.text));
         }
         lines.join("\n")
     }

@@ -36,7 +36,7 @@ pub(crate) use stream::{Next, Reader, Writer};
 
 use crate::os::process;
 use crate::pipeline::STAGE_VARIABLE;
-use crate::{Error, RecvError, SendError, mpmc};
+use crate::{Error, RecvError, SendError, mpmc, spsc};
 
 /// The mark in the executable of a program that calls [`input`], which refers to it: the linker
 /// keeps the section exactly when the function is kept. See `pipeline/aware.rs`.
@@ -54,7 +54,9 @@ const VERDICT: Duration = Duration::from_micros(200);
 /// `in=mpmc:7,out=lines`. A side that is not there has records on standard input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Joint {
-    /// A ring for several producers and consumers, in this inherited descriptor.
+    /// A ring for one producer and one consumer, in this inherited descriptor.
+    Spsc(RawFd),
+    /// A ring for several of each.
     Mpmc(RawFd),
     /// Messages on standard input or output.
     Stream(Format),
@@ -64,6 +66,7 @@ impl Joint {
     /// As it stands in the variable, for side `in` or `out`.
     pub(crate) fn to_text(self, side: &str) -> String {
         match self {
+            Joint::Spsc(fd) => format!("{side}=spsc:{fd}"),
             Joint::Mpmc(fd) => format!("{side}=mpmc:{fd}"),
             Joint::Stream(Format::Lines) => format!("{side}=lines"),
             Joint::Stream(Format::Raw) => format!("{side}=raw"),
@@ -82,6 +85,7 @@ impl Joint {
             }
             let (kind, fd) = joint.split_once(':').unwrap_or((joint, ""));
             return match (kind, fd.parse()) {
+                ("spsc", Ok(fd)) => Ok(Joint::Spsc(fd)),
                 ("mpmc", Ok(fd)) => Ok(Joint::Mpmc(fd)),
                 ("lines", _) => Ok(Joint::Stream(Format::Lines)),
                 ("raw", _) => Ok(Joint::Stream(Format::Raw)),
@@ -110,9 +114,13 @@ impl Joint {
 pub fn input() -> Result<Input, Error> {
     black_box(&TAKES_MESSAGES);
     let from = match Joint::from_environment("in")? {
+        Joint::Spsc(fd) => {
+            let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "input", e))?;
+            Source::Spsc(Box::new(spsc::Ring::from_fd(ring)?.consumer()?))
+        }
         Joint::Mpmc(fd) => {
             let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "input", e))?;
-            Source::Mpmc(mpmc::Ring::from_fd(ring)?.consumer()?)
+            Source::Mpmc(Box::new(mpmc::Ring::from_fd(ring)?.consumer()?))
         }
         Joint::Stream(format) => {
             let stdin = io::stdin().as_fd().try_clone_to_owned();
@@ -130,9 +138,13 @@ pub fn input() -> Result<Input, Error> {
 pub fn output() -> Result<Output, Error> {
     black_box(&GIVES_MESSAGES);
     let to = match Joint::from_environment("out")? {
+        Joint::Spsc(fd) => {
+            let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "output", e))?;
+            Sink::Spsc(Box::new(spsc::Ring::from_fd(ring)?.producer()?))
+        }
         Joint::Mpmc(fd) => {
             let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "output", e))?;
-            Sink::Mpmc(mpmc::Ring::from_fd(ring)?.producer()?)
+            Sink::Mpmc(Box::new(mpmc::Ring::from_fd(ring)?.producer()?))
         }
         Joint::Stream(format) => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
@@ -151,7 +163,8 @@ pub struct Input {
 
 #[derive(Debug)]
 enum Source {
-    Mpmc(mpmc::Consumer),
+    Spsc(Box<spsc::Consumer>),
+    Mpmc(Box<mpmc::Consumer>),
     Stream(Reader),
 }
 
@@ -162,6 +175,7 @@ pub struct Message<'a>(Borrowed<'a>);
 
 #[derive(Debug)]
 enum Borrowed<'a> {
+    Spsc(spsc::Message<'a>),
     Mpmc(mpmc::Message<'a>),
     Bytes(&'a [u8]),
 }
@@ -170,6 +184,7 @@ impl Message<'_> {
     /// Whether a dead predecessor of this process may have worked on it.
     pub fn redelivered(&self) -> bool {
         match &self.0 {
+            Borrowed::Spsc(message) => message.redelivered(),
             Borrowed::Mpmc(message) => message.redelivered(),
             Borrowed::Bytes(_) => false,
         }
@@ -181,6 +196,7 @@ impl Deref for Message<'_> {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         match &self.0 {
+            Borrowed::Spsc(message) => message,
             Borrowed::Mpmc(message) => message,
             Borrowed::Bytes(bytes) => bytes,
         }
@@ -202,11 +218,22 @@ impl Input {
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         match &mut self.from {
+            Source::Spsc(consumer) => loop {
+                // SAFETY: the borrow is given out or has ended: each turn of the loop holds none
+                // of the turn before. (The borrow checker takes a borrow that is returned in one
+                // arm to last through all of them.)
+                let consumer = unsafe { &mut *(&raw mut **consumer) };
+                match consumer.recv() {
+                    Ok(message) => return Ok(Message(Borrowed::Spsc(message))),
+                    Err(RecvError::PeerDied) => std::thread::sleep(VERDICT),
+                    Err(error) => return Err(error),
+                }
+            },
             Source::Mpmc(consumer) => loop {
                 // SAFETY: the borrow is given out or has ended: each turn of the loop holds none
                 // of the turn before. (The borrow checker takes a borrow that is returned in one
                 // arm to last through all of them.)
-                let consumer = unsafe { &mut *(consumer as *mut mpmc::Consumer) };
+                let consumer = unsafe { &mut *(&raw mut **consumer) };
                 match consumer.recv() {
                     Ok(message) => return Ok(Message(Borrowed::Mpmc(message))),
                     Err(RecvError::PeerDied) => std::thread::sleep(VERDICT),
@@ -227,6 +254,11 @@ impl Input {
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         match &mut self.from {
+            Source::Spsc(consumer) => match consumer.try_recv() {
+                Ok(message) => Ok(Message(Borrowed::Spsc(message))),
+                Err(RecvError::PeerDied) => Err(RecvError::Empty),
+                Err(error) => Err(error),
+            },
             Source::Mpmc(consumer) => match consumer.try_recv() {
                 Ok(message) => Ok(Message(Borrowed::Mpmc(message))),
                 Err(RecvError::PeerDied) => Err(RecvError::Empty),
@@ -255,7 +287,8 @@ pub struct Output {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // there is one of it in a process
 enum Sink {
-    Mpmc(mpmc::Producer),
+    Spsc(Box<spsc::Producer>),
+    Mpmc(Box<mpmc::Producer>),
     Stream(Writer),
 }
 
@@ -285,6 +318,12 @@ impl Output {
     #[inline]
     pub fn send_soon(&mut self, message: &[u8]) -> Result<(), SendError> {
         match &mut self.to {
+            Sink::Spsc(producer) => loop {
+                match producer.send(message) {
+                    Err(SendError::PeerDied) => std::thread::sleep(VERDICT),
+                    result => return result,
+                }
+            },
             Sink::Mpmc(producer) => loop {
                 match producer.send(message) {
                     Err(SendError::PeerDied) => std::thread::sleep(VERDICT),
@@ -302,7 +341,7 @@ impl Output {
     #[inline]
     pub fn flush(&mut self) -> Result<(), SendError> {
         match &mut self.to {
-            Sink::Mpmc(_) => Ok(()),
+            Sink::Spsc(_) | Sink::Mpmc(_) => Ok(()),
             Sink::Stream(writer) => writer.flush(),
         }
     }
@@ -329,7 +368,8 @@ mod tests {
     #[test]
     fn what_the_supervisor_writes_is_what_the_stage_reads() {
         for joint in [
-            Joint::Mpmc(7),
+            Joint::Spsc(7),
+            Joint::Mpmc(8),
             Joint::Stream(Format::Lines),
             Joint::Stream(Format::Raw),
             Joint::Stream(Format::Records),
