@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use super::{Event, STAGE_VARIABLE};
 use crate::Error;
 use crate::os::process::{self, Child, End, Spawn};
+use crate::stage::{Format, Joint};
 
 /// The orders that a distributor takes, one byte each.
 pub(super) mod order {
@@ -53,11 +54,15 @@ impl Program {
         stdout: BorrowedFd<'_>,
         variables: &[(&'static str, Option<OsString>)],
     ) -> io::Result<Child> {
+        // One that speaks messages finds a message in each line.
+        let lines = ["in", "out"].map(|side| Joint::Stream(Format::Lines).to_text(side));
+        let mut variables = variables.to_vec();
+        variables.push((STAGE_VARIABLE, Some(lines.join(",").into())));
         process::spawn(&Spawn {
             program: &self.file,
             name: &self.name,
             args: &self.args,
-            env: &self.environment(variables),
+            env: &self.environment(&variables),
             stdin,
             stdout,
             inherit: &[],

@@ -164,23 +164,21 @@ pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
         let one = find(stage, pipeline.tool.as_ref(), index == 0, terminal);
         found.push(one.map_err(|reason| failure(index, reason))?);
     }
-    let mut links = Vec::new();
+    // Several workers of a stage whose messages no ring brings get chunks of lines.
+    let mut chunked = Vec::new();
+    let mut links: Vec<Option<Link>> = Vec::new();
     for (index, pair) in found.windows(2).enumerate() {
-        let ring = pair[0].aware.output && pair[1].aware.input;
+        let from_ring = index > 0 && links[index - 1].is_some();
+        chunked.push(stages[index].jobs.is_some() && !from_ring);
+        let ring = pair[0].aware.output && pair[1].aware.input && !chunked[index];
         let several = stages[index].jobs.is_some() || stages[index + 1].jobs.is_some();
         let link = ring
             .then(|| Link::new(several, pipeline.longest))
             .transpose();
         links.push(link.map_err(|error| failure(index, Reason::CannotStart(error)))?);
     }
-
-    // A stage of chunks takes and gives lines.
-    let chunked: Vec<bool> = (0..stages.len())
-        .map(|index| {
-            let ring = index > 0 && links[index - 1].is_some();
-            stages[index].jobs.is_some() && !ring
-        })
-        .collect();
+    let from_ring = links.last().is_some_and(Option::is_some);
+    chunked.push(stages.last().is_some_and(|last| last.jobs.is_some()) && !from_ring);
 
     let (happened, events) = channel();
     let mut running = Running {
@@ -553,11 +551,9 @@ impl Processes {
             let Some(reason) = Reason::of(end) else {
                 continue;
             };
-            let again = match (&self.seat, &reason) {
-                _ if excused => false,
-                (None, _) | (_, Reason::BrokenPipe) => false,
-                _ => asked || self.restarts > 0,
-            };
+            // One that ended by itself, however badly, has had its say.
+            let killed = matches!(reason, Reason::Killed(_)) && self.restarts > 0;
+            let again = self.seat.is_some() && !excused && (asked || killed);
             if !again {
                 self.failed.get_or_insert(reason);
                 continue;
