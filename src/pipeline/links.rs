@@ -21,8 +21,8 @@ pub(super) enum Link {
     /// death of a process and its successor.
     Several {
         ring: mpmc::Ring,
-        sending: Option<mpmc::Producer>,
-        receiving: Option<mpmc::Consumer>,
+        sending: Option<Box<mpmc::Producer>>,
+        receiving: Option<Box<mpmc::Consumer>>,
     },
 }
 
@@ -33,11 +33,11 @@ impl Link {
         if several {
             let config = mpmc::Config::default().slots(SLOTS).slot_size(longest);
             let ring = mpmc::Ring::anonymous(config)?;
-            let (sending, receiving) = (Some(ring.producer()?), Some(ring.consumer()?));
+            let (sending, receiving) = (ring.producer()?, ring.consumer()?);
             return Ok(Link::Several {
                 ring,
-                sending,
-                receiving,
+                sending: Some(Box::new(sending)),
+                receiving: Some(Box::new(receiving)),
             });
         }
         let capacity = CAPACITY.max(longest.saturating_mul(LONGEST).next_power_of_two());

@@ -219,10 +219,11 @@ impl Input {
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
         match &mut self.from {
             Source::Spsc(consumer) => loop {
+                let consumer = &raw mut **consumer;
                 // SAFETY: the borrow is given out or has ended: each turn of the loop holds none
                 // of the turn before. (The borrow checker takes a borrow that is returned in one
                 // arm to last through all of them.)
-                let consumer = unsafe { &mut *(&raw mut **consumer) };
+                let consumer = unsafe { &mut *consumer };
                 match consumer.recv() {
                     Ok(message) => return Ok(Message(Borrowed::Spsc(message))),
                     Err(RecvError::PeerDied) => std::thread::sleep(VERDICT),
@@ -230,10 +231,11 @@ impl Input {
                 }
             },
             Source::Mpmc(consumer) => loop {
+                let consumer = &raw mut **consumer;
                 // SAFETY: the borrow is given out or has ended: each turn of the loop holds none
                 // of the turn before. (The borrow checker takes a borrow that is returned in one
                 // arm to last through all of them.)
-                let consumer = unsafe { &mut *(&raw mut **consumer) };
+                let consumer = unsafe { &mut *consumer };
                 match consumer.recv() {
                     Ok(message) => return Ok(Message(Borrowed::Mpmc(message))),
                     Err(RecvError::PeerDied) => std::thread::sleep(VERDICT),
