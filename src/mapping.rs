@@ -468,3 +468,11 @@ fn remove_abandoned(name: &str, path: &Path, kind: u32) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Whether there is something under that name, whoever may use it.
+pub(crate) fn exists(name: &str) -> bool {
+    match Place::of(name) {
+        Ok(Place::Path(path)) => std::fs::symlink_metadata(path).is_ok(),
+        _ => false,
+    }
+}

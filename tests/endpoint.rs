@@ -41,7 +41,7 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let mechanism = proptest::sample::select(Mechanism::ALL);
     let options = proptest::collection::btree_map(
         proptest::sample::select(vec![
-            "fd", "pid", "mode", "depth", "message", "capacity", "named",
+            "fd", "pid", "mode", "depth", "message", "capacity", "named", "slots", "slot",
         ]),
         prop_oneof![0u64..100_000, Just(1 << 20), Just(3 << 30), Just(u64::MAX)],
         0..4,
@@ -283,7 +283,7 @@ fn auto_takes_shared_memory_when_both_have_it_whoever_comes_first() {
     let child = restricted(&format!("auto-send {name}"), || Ok(()));
     let mut rx = AutoReceiver::open(&name).unwrap();
     receive_numbers(&mut rx);
-    assert_eq!(rx.agreed().unwrap().0.mechanism(), Mechanism::Sem);
+    assert_eq!(rx.agreed().unwrap().0.mechanism(), Mechanism::Ring);
     assert!(rx.agreed().unwrap().1.is_empty());
     succeed(child);
     drop(rx);
@@ -301,8 +301,8 @@ fn auto_takes_shared_memory_when_both_have_it_whoever_comes_first() {
 #[test]
 fn a_pair_falls_back_when_memfd_create_is_denied() {
     let _dog = watchdog(60);
-    let opened = open_pair(&[Mechanism::Sem, Mechanism::Pipe]).unwrap();
-    assert_eq!(opened.taken.mechanism(), Mechanism::Sem);
+    let opened = open_pair(&[Mechanism::Ring, Mechanism::Sem, Mechanism::Pipe]).unwrap();
+    assert_eq!(opened.taken.mechanism(), Mechanism::Ring);
     succeed(restricted("pair without memfd", deny_memfd_create));
 }
 
@@ -461,10 +461,10 @@ fn child_process() {
             );
         }
         ["pair", ..] => {
-            let opened = open_pair(&[Mechanism::Sem, Mechanism::Pipe]).unwrap();
+            let opened = open_pair(&[Mechanism::Ring, Mechanism::Sem, Mechanism::Pipe]).unwrap();
             assert_eq!(opened.taken.mechanism(), Mechanism::Pipe);
             assert!(
-                opened.to_string().starts_with("sem:: refused: "),
+                opened.to_string().starts_with("ring:: refused: "),
                 "{opened}"
             );
             let (mut tx, mut rx) = opened.channel;

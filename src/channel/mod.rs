@@ -25,6 +25,7 @@ pub mod fifo;
 mod frame;
 pub mod mqueue;
 pub mod pipe;
+pub mod ring;
 pub mod semaphore;
 pub mod signal;
 pub mod socket;

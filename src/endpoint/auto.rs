@@ -41,6 +41,7 @@ fn candidates(name: &str) -> Vec<Endpoint> {
             .to_string()
     };
     [
+        (Mechanism::Ring, format!("{name}.auto")),
         (Mechanism::Sem, format!("{name}.auto")),
         (Mechanism::Unix, path("sock")),
         (Mechanism::Fifo, path("fifo")),

@@ -176,10 +176,11 @@ impl Endpoint {
     /// Whether there is something of that name, whoever may use it. (It is then that which refused
     /// somebody, and not the place where it would have been made.)
     fn exists(&self) -> bool {
-        use Mechanism::{Auto, Fifo, Mq, Pipe, Sem, Signal, Unix};
+        use Mechanism::{Auto, Fifo, Mpmc, Mq, Pipe, Ring, Sem, Signal, Unix};
         match self.mechanism {
             Fifo | Unix => std::fs::symlink_metadata(&self.name).is_ok(),
             Sem => crate::channel::semaphore::exists(&self.name),
+            Ring | Mpmc => crate::mapping::exists(&self.name),
             // The system refuses by permission only what is there.
             Pipe | Mq | Signal | Auto => true,
         }
@@ -187,7 +188,8 @@ impl Endpoint {
 }
 
 /// Makes both ends of a channel without a name, for relatives, by the first mechanism that can be
-/// had: [`Mechanism::Sem`], [`Mechanism::Unix`] or [`Mechanism::Pipe`].
+/// had: [`Mechanism::Ring`], [`Mechanism::Sem`],
+/// [`Mechanism::Unix`] or [`Mechanism::Pipe`].
 ///
 /// ```
 /// use ringway::endpoint::{Mechanism, open_pair};
@@ -206,6 +208,10 @@ impl Endpoint {
 pub fn open_pair(mechanisms: &[Mechanism]) -> Result<Opened<Pair>, OpenError> {
     let endpoints: Vec<Endpoint> = mechanisms.iter().copied().map(Endpoint::nameless).collect();
     first(&endpoints, |endpoint| match endpoint.mechanism() {
+        Mechanism::Ring => {
+            let (tx, rx) = channel::ring::pair(crate::spsc::Config::default())?;
+            Ok((Box::new(tx) as _, Box::new(rx) as _))
+        }
         Mechanism::Sem => {
             let (tx, rx) = channel::semaphore::pair(channel::semaphore::Config::default())?;
             Ok((Box::new(tx) as _, Box::new(rx) as _))
@@ -221,7 +227,7 @@ pub fn open_pair(mechanisms: &[Mechanism]) -> Result<Opened<Pair>, OpenError> {
         other => Err(Error::Unsupported {
             mechanism: other.name(),
             what: "be made without a name",
-            remedy: "use sem, unix or pipe, or give it a name as an endpoint",
+            remedy: "use ring, sem, unix or pipe, or give it a name as an endpoint",
         }),
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! | endpoint | channel | options |
 //! | --- | --- | --- |
+//! | `ring:orders` | the SPSC ring of that name | `capacity`, `mode` |
+//! | `mpmc:jobs` | the MPMC ring of that name | `slots`, `slot`: the bytes of one, `mode` |
 //! | `pipe:` | a pipe inherited as standard input (receiving) or output (sending) | `fd`, `pid`: descriptor FD, of process PID |
 //! | `fifo:/run/x` | the FIFO at that path | `mode` |
 //! | `unix:/run/x` | the Unix-domain socket at that path | `mode` |
@@ -46,6 +48,10 @@ pub use list::{OpenError, Opened, Pair, Refusal, open_pair, open_receiver, open_
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Mechanism {
+    /// A ring from one producer to one consumer.
+    Ring,
+    /// A ring from many producers to many consumers.
+    Mpmc,
     /// A pipe.
     Pipe,
     /// A FIFO.
@@ -72,6 +78,11 @@ enum Unit {
 
 /// The options of each mechanism.
 const OPTIONS: &[(Mechanism, &str, Unit)] = &[
+    (Mechanism::Ring, "capacity", Unit::Bytes),
+    (Mechanism::Ring, "mode", Unit::Octal),
+    (Mechanism::Mpmc, "slots", Unit::Number),
+    (Mechanism::Mpmc, "slot", Unit::Bytes),
+    (Mechanism::Mpmc, "mode", Unit::Octal),
     (Mechanism::Pipe, "fd", Unit::Number),
     (Mechanism::Pipe, "pid", Unit::Number),
     (Mechanism::Fifo, "mode", Unit::Octal),
@@ -88,6 +99,8 @@ const OPTIONS: &[(Mechanism, &str, Unit)] = &[
 impl Mechanism {
     /// All of them.
     pub const ALL: &'static [Mechanism] = &[
+        Mechanism::Ring,
+        Mechanism::Mpmc,
         Mechanism::Pipe,
         Mechanism::Fifo,
         Mechanism::Unix,
@@ -100,6 +113,8 @@ impl Mechanism {
     /// Its name in an endpoint.
     pub fn name(self) -> &'static str {
         match self {
+            Mechanism::Ring => "ring",
+            Mechanism::Mpmc => "mpmc",
             Mechanism::Pipe => "pipe",
             Mechanism::Fifo => "fifo",
             Mechanism::Unix => "unix",
@@ -128,6 +143,7 @@ impl Mechanism {
             Mechanism::Pipe | Mechanism::Mq => 1,
             Mechanism::Fifo | Mechanism::Unix => 2,
             Mechanism::Sem => 3,
+            Mechanism::Ring | Mechanism::Mpmc => 4,
             Mechanism::Signal => 4,
             Mechanism::Auto => 6,
         }
@@ -240,6 +256,8 @@ impl Endpoint {
     /// What keeps the mechanism from being used.
     pub fn sender(&self) -> Result<Box<dyn Sender>, Error> {
         Ok(match self.mechanism {
+            Mechanism::Ring => Box::new(channel::ring::Sender::spsc(&self.name, self.spsc()?)?),
+            Mechanism::Mpmc => Box::new(channel::ring::Sender::mpmc(&self.name, self.mpmc()?)?),
             Mechanism::Pipe => Box::new(match (self.small("pid")?, self.small("fd")?) {
                 (None, fd) => channel::pipe::Sender::inherited(fd.unwrap_or(1))?,
                 (Some(pid), fd) => channel::pipe::Sender::attach(pid, fd.unwrap_or(0))?,
@@ -269,6 +287,8 @@ impl Endpoint {
     /// What keeps the mechanism from being used.
     pub fn receiver(&self) -> Result<Box<dyn Receiver>, Error> {
         Ok(match self.mechanism {
+            Mechanism::Ring => Box::new(channel::ring::Receiver::spsc(&self.name, self.spsc()?)?),
+            Mechanism::Mpmc => Box::new(channel::ring::Receiver::mpmc(&self.name, self.mpmc()?)?),
             Mechanism::Pipe => Box::new(match (self.small("pid")?, self.small("fd")?) {
                 (None, fd) => channel::pipe::Receiver::inherited(fd.unwrap_or(0))?,
                 (Some(pid), fd) => channel::pipe::Receiver::attach(pid, fd.unwrap_or(1))?,
@@ -301,6 +321,31 @@ impl Endpoint {
 
     fn path(&self) -> PathBuf {
         PathBuf::from(&self.name)
+    }
+
+    fn spsc(&self) -> Result<crate::spsc::Config, Error> {
+        let mut config = crate::spsc::Config::default();
+        if let Some(capacity) = self.option("capacity") {
+            config = config.capacity(capacity);
+        }
+        if let Some(mode) = self.small("mode")? {
+            config = config.mode(mode);
+        }
+        Ok(config)
+    }
+
+    fn mpmc(&self) -> Result<crate::mpmc::Config, Error> {
+        let mut config = crate::mpmc::Config::default();
+        if let Some(slots) = self.option("slots") {
+            config = config.slots(slots);
+        }
+        if let Some(slot) = self.option("slot") {
+            config = config.slot_size(slot);
+        }
+        if let Some(mode) = self.small("mode")? {
+            config = config.mode(mode);
+        }
+        Ok(config)
     }
 
     fn semaphore(&self) -> Result<channel::semaphore::Config, Error> {

@@ -217,7 +217,7 @@ impl Consumer {
     /// Whether there is anybody left to wait for; told after one more attempt, since what a peer sent
     /// last counts. A claim of a dead producer in front of messages of others comes first.
     #[cold]
-    fn ask_for_peers(&mut self) {
+    pub(crate) fn ask_for_peers(&mut self) {
         let queue = self.participant().queue();
         if queue.len() == 0 {
             // A closer that was killed half-way may have told nobody.
