@@ -92,7 +92,7 @@ fn ringway<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
         }
 
         fn recv_batch(&mut self, max: usize, see: &mut impl FnMut(&[u8; N])) -> usize {
-            see(&self.recv());
+            see(&Rx::recv(self));
             let mut seen = 1;
             for message in self.drain(max - 1) {
                 see((*message).try_into().expect("a whole message"));
@@ -115,7 +115,7 @@ fn ringway<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
         };
         let producer = out.producer().expect("no other producer");
         let consumer = input.consumer().expect("no other consumer");
-        party.play(producer, consumer);
+        party.play::<N>(producer, consumer);
     })
 }
 

@@ -138,13 +138,18 @@ fn run() -> Result<ExitCode, String> {
         std::fs::write(BASELINE, text + "\n").map_err(|error| format!("{BASELINE}: {error}"))?;
     }
     if !Path::new(BASELINE).exists() {
-        return Err(format!("{BASELINE}: there is none yet; make one with `record`"));
+        return Err(format!(
+            "{BASELINE}: there is none yet; make one with `record`"
+        ));
     }
     let text = std::fs::read_to_string(BASELINE).map_err(|error| error.to_string())?;
     let baseline: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| format!("{BASELINE}: {error}"))?;
     let mut grown = false;
-    println!("{:<24}{:>10}{:>10}{:>9}", "instructions", "baseline", "now", "");
+    println!(
+        "{:<24}{:>10}{:>10}{:>9}",
+        "instructions", "baseline", "now", ""
+    );
     for (name, &now) in &counts {
         let before = baseline["instructions"][name].as_f64();
         let growth = before.map_or(0.0, |before| now / before - 1.0);

@@ -51,6 +51,7 @@ pub(crate) fn run<L: Link>(job: &Job, control: &Control, link: L) -> Outcome<Fin
         room: vec![0; size],
         checker: Checker::new(size),
         next: 0,
+        arrived: None,
         interval: job.case.rate.map_or(0.0, |rate| 1e9 / rate as f64),
         shares_cpu: !job.apart(),
         each: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
@@ -89,6 +90,8 @@ struct Side<L> {
     checker: Checker,
     /// The number of the next message.
     next: u64,
+    /// Length and number of what is in `room` and was not compared yet.
+    arrived: Option<(usize, u64)>,
     /// Nanoseconds between two messages in the paced mode.
     interval: f64,
     shares_cpu: bool,
@@ -189,6 +192,9 @@ impl<L: Link> Side<L> {
         let begun = clock::now();
         let whole = kind == Kind::Warm;
         control.set_measuring(!whole);
+        if self.mode == Mode::Rtt {
+            stamp(&mut self.message, self.next);
+        }
         match self.mode {
             Mode::Rtt => match timing {
                 Timing::None => (0..count).try_for_each(|_| self.round_trip(whole))?,
@@ -251,6 +257,7 @@ impl<L: Link> Side<L> {
                 }
             }
         }
+        self.compare(whole)?;
         control.set_measuring(false);
         control.meet();
         Ok(match self.mode {
@@ -335,25 +342,36 @@ impl<L: Link> Side<L> {
         Ok(())
     }
 
-    /// A message there and one back.
+    /// A message there and one back. What has come is compared, and what goes next is made, while
+    /// the message is under way: neither is part of a round trip.
     #[inline(always)]
     fn round_trip(&mut self, whole: bool) -> Outcome<()> {
-        stamp(&mut self.message, self.next);
         self.link.send(&self.message)?;
+        self.compare(whole)?;
+        stamp(&mut self.message, self.next + 1);
         let len = self.link.recv(&mut self.room)?;
-        self.checker.check(&self.room[..len], self.next, whole)?;
+        self.arrived = Some((len, self.next));
         self.next += 1;
         Ok(())
     }
 
-    /// The other side of a round trip: what came goes back.
+    /// The other side of a round trip: what came goes back, and is compared after that.
     #[inline(always)]
     fn answer(&mut self, whole: bool) -> Outcome<()> {
         let len = self.link.recv(&mut self.room)?;
-        self.checker.check(&self.room[..len], self.next, whole)?;
         self.link.send(&self.room[..len])?;
+        self.arrived = Some((len, self.next));
         self.next += 1;
-        Ok(())
+        self.compare(whole)
+    }
+
+    /// Compares what arrived last, if that was not done yet.
+    #[inline(always)]
+    fn compare(&mut self, whole: bool) -> Outcome<()> {
+        match self.arrived.take() {
+            Some((len, number)) => self.checker.check(&self.room[..len], number, whole),
+            None => Ok(()),
+        }
     }
 }
 
