@@ -346,6 +346,23 @@ fn without_restart_a_killed_worker_fails_its_stage() {
 }
 
 #[test]
+fn persistent_workers_give_the_same_lines_and_fail_when_one_is_killed() {
+    let _dog = watchdog(60);
+    let theirs = shell("seq 1 300000 | grep 7");
+    let stages = ["seq 1 300000", "-j3", "--persistent", "grep 7", "sort -n"];
+    let ours = output(&stages);
+    assert!(ours.status.success(), "{}", stderr(&ours));
+    assert!(ours.stdout == theirs.stdout);
+    let early = output(&["yes", "-j2", "--persistent", "head -n 1", "sort"]);
+    assert_eq!(stdout(&early), "y\ny\n");
+    let dies = "read line; kill -KILL $$";
+    let killed = output(&["seq 1 300000", "-j2", "--persistent", dies, "cat"]);
+    assert_eq!(killed.status.code(), Some(137));
+    let refused = output(&["--persistent", "--restart", "-j2", "cat"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
 fn workers_drain_when_told_to() {
     let _dog = watchdog(60);
     let dir = tempfile::tempdir().unwrap();

@@ -50,6 +50,13 @@ struct Options {
     #[arg(short, long)]
     keep_order: bool,
 
+    /// Keep plain workers of -j running until the input ends, instead of one run a chunk
+    ///
+    /// For programs that take long to start. This cannot promise more than the shell does: what a
+    /// worker that dies had read is lost, and the pipeline fails.
+    #[arg(long, conflicts_with_all = ["restart", "keep_order"])]
+    persistent: bool,
+
     /// The size of a chunk for -j, such as 256K or 1M
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = super::size)]
     block: usize,
@@ -159,6 +166,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         .tool("ringway", this_program(), sides)
         .restarts(options.restart.unwrap_or(0))
         .keep_order(options.keep_order)
+        .persistent(options.persistent)
         .block(options.block)
         .start()
         .map_err(|failure| Failure::with_status(&failure, failure.reason.status()))?;

@@ -293,14 +293,14 @@ impl Chunks {
 }
 
 /// What the statuses of all runs come to.
-struct Statuses {
+pub(super) struct Statuses {
     search: bool,
     least: Option<i32>,
     greatest: i32,
 }
 
 impl Statuses {
-    fn of(program: &str) -> Statuses {
+    pub(super) fn of(program: &str) -> Statuses {
         let name = program.rsplit('/').next().unwrap_or(program);
         Statuses {
             search: SEARCHES.contains(&name),
@@ -309,12 +309,12 @@ impl Statuses {
         }
     }
 
-    fn add(&mut self, status: i32) {
+    pub(super) fn add(&mut self, status: i32) {
         self.least = Some(self.least.map_or(status, |least| least.min(status)));
         self.greatest = self.greatest.max(status);
     }
 
-    fn value(&self) -> i32 {
+    pub(super) fn value(&self) -> i32 {
         if self.search && self.greatest == 1 {
             self.least.unwrap_or(0)
         } else {

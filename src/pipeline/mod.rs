@@ -19,6 +19,7 @@ mod chunks;
 mod command;
 mod fan;
 mod links;
+mod persistent;
 mod report;
 mod supervisor;
 
@@ -162,6 +163,7 @@ pub struct Pipeline {
     output: Option<OwnedFd>,
     restarts: u32,
     keep_order: bool,
+    persistent: bool,
     block: usize,
     longest: usize,
 }
@@ -176,6 +178,7 @@ impl Pipeline {
             output: None,
             restarts: 0,
             keep_order: false,
+            persistent: false,
             block: 1 << 20,
             longest: 4096,
         }
@@ -204,6 +207,13 @@ impl Pipeline {
     /// Whether the output of several jobs comes in the order of their input.
     pub fn keep_order(mut self, keep: bool) -> Pipeline {
         self.keep_order = keep;
+        self
+    }
+
+    /// Whether the workers of a plain program run until the input ends, instead of once a chunk. The
+    /// order is then not kept, and what a worker that dies had read is lost and fails the stage.
+    pub fn persistent(mut self, persistent: bool) -> Pipeline {
+        self.persistent = persistent;
         self
     }
 

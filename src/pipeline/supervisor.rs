@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::command::{self, Missing};
 use super::fan::{Fan, Job, Program, order};
 use super::links::Link;
+use super::persistent;
 use super::{
     Aware, Event, Outcome, Pipeline, Reason, STAGE_VARIABLE, Stage, StageFailure, Tool, aware,
     chunks,
@@ -259,7 +260,12 @@ impl Running {
                 orders,
                 events,
             };
-            let fan = Fan::start(job, chunks::run).map_err(|e| ("start workers for", e))?;
+            let work = if pipeline.persistent {
+                persistent::run
+            } else {
+                chunks::run
+            };
+            let fan = Fan::start(job, work).map_err(|e| ("start workers for", e))?;
             return Ok((Work::Fan(fan), next));
         }
         let joint = |side, link: Option<&Link>, neighbour: Option<&bool>| {
