@@ -606,6 +606,8 @@ pub(crate) struct Rx<'a> {
     redelivered: u64,
     /// Bytes acknowledged since the ring was last found empty.
     streak: u64,
+    /// Bytes of the first record of them.
+    first: u64,
     /// Messages so far.
     messages: u64,
 }
@@ -642,6 +644,7 @@ impl<'a> Rx<'a> {
             published: head,
             redelivered: control.consumer.taken.load(Ordering::Relaxed),
             streak: 0,
+            first: 0,
             messages: control.consumer.messages.load(Ordering::Relaxed),
         })
     }
@@ -737,6 +740,9 @@ impl<'a> Rx<'a> {
         let from = self.acknowledged;
         let to = self.position;
         self.acknowledged = to;
+        if self.streak == 0 {
+            self.first = to - from;
+        }
         self.streak += to - from;
         if self.manner.touch && self.streak > TOUCH_AFTER {
             self.touch(from, to);
@@ -774,13 +780,14 @@ impl<'a> Rx<'a> {
     }
 
     /// To be called when [`Rx::take`] said Empty: the producer learns of all the room there is.
-    /// Returns the bytes acknowledged since this was called last.
+    /// Returns the bytes acknowledged since this was called last, without the first record: one record
+    /// alone, however long, is an answer and no streak.
     #[inline]
     pub(crate) fn rest(&mut self) -> u64 {
         if self.published != self.acknowledged {
             self.publish_head();
         }
-        core::mem::take(&mut self.streak)
+        core::mem::take(&mut self.streak).saturating_sub(self.first)
     }
 
     /// Stores the last word of every line that ends in `from..=to`, unchanged.
