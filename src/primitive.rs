@@ -22,6 +22,16 @@ pub(crate) fn full_fence() {
     fence(Ordering::SeqCst);
 }
 
+/// A full fence right after a successful compare-exchange: on x86-64 that was one already, and only the
+/// compiler needs telling.
+#[inline(always)]
+pub(crate) fn fence_after_exchange() {
+    #[cfg(target_arch = "x86_64")]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(target_arch = "x86_64"))]
+    fence(Ordering::SeqCst);
+}
+
 /// Bytes of a cache line, the unit in which memory moves between processors. Smaller under loom.
 pub(crate) const LINE: u64 = 64;
 
@@ -256,7 +266,7 @@ pub(crate) struct Pairs<'a>(Slots<'a>);
 impl<'a> Pairs<'a> {
     /// The slots of `slots`, 16 bytes each.
     pub(crate) fn new(slots: Slots<'a>) -> Pairs<'a> {
-        debug_assert!(slots.stride == 16);
+        debug_assert!(slots.stride.is_multiple_of(16));
         Pairs(slots)
     }
 

@@ -8,6 +8,10 @@
 pub use loom::hint::spin_loop;
 pub use loom::sync::atomic::{Ordering, fence};
 
+pub fn fence_after_exchange() {
+    fence(Ordering::SeqCst);
+}
+
 pub fn full_fence() {
     fence(Ordering::SeqCst);
 }

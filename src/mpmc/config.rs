@@ -30,7 +30,7 @@ impl OnDeath {
 /// Bytes in which a slot's length, and so its stride, is a multiple: no two slots share a line.
 const LINE: u64 = 64;
 /// Bytes of a slot of a ring of pairs.
-const PAIR: u64 = 16;
+const PAIR: u64 = 64;
 /// Flag in the header: policy drop.
 const DROP: u32 = 1;
 /// Flag in the header: the messages are items of 8 bytes.

@@ -158,7 +158,7 @@ impl Side {
     fn push(&mut self, item: u64) -> Result<Option<()>, SendError> {
         match self.items().push(item) {
             Ok(()) => {
-                self.participant.notify();
+                self.participant.notify_after_exchange();
                 Ok(Some(()))
             }
             Err(Blocked::Closed) => {
@@ -177,7 +177,7 @@ impl Side {
     fn pop(&mut self) -> Result<Option<u64>, RecvError> {
         match self.items().pop() {
             Ok(item) => {
-                self.participant.notify();
+                self.participant.notify_after_exchange();
                 Ok(Some(item))
             }
             Err(Blocked::Closed) => {

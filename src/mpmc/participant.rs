@@ -237,6 +237,21 @@ impl Participant {
         }
     }
 
+    /// As [`Participant::notify`], where that something was a compare-exchange that nothing but
+    /// relaxed stores came after.
+    #[inline(always)]
+    pub(super) fn notify_after_exchange(&self) {
+        if self.parks
+            && self
+                .shared
+                .control()
+                .bell(self.peer_door())
+                .ring_after_exchange()
+        {
+            self.wake_peer();
+        }
+    }
+
     #[cold]
     fn wake_peer(&self) {
         self.count(|record| &record.wakes);

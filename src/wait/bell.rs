@@ -17,7 +17,7 @@
 //! killed between its change and its wake, or a sleeper killed between its waking and its ringing on,
 //! costs the others no more than the slice of time after which every sleeper looks again.
 
-use crate::primitive::{AtomicU64, Ordering, full_fence};
+use crate::primitive::{AtomicU64, Ordering, fence_after_exchange, full_fence};
 
 const WAITING: u64 = 1;
 const COUNT: u64 = 2;
@@ -55,6 +55,14 @@ impl Bell {
         // SEQCST: SYNC: announced before looking, changed before asking
         full_fence();
         // RELAXED: the fence orders it.
+        self.0.load(Ordering::Relaxed) & WAITING != 0 && self.strike()
+    }
+
+    /// As [`Bell::ring`], where the change was a compare-exchange that nothing came after.
+    #[inline(always)]
+    pub(crate) fn ring_after_exchange(&self) -> bool {
+        // SEQCST: SYNC: announced before looking, changed before asking
+        fence_after_exchange();
         self.0.load(Ordering::Relaxed) & WAITING != 0 && self.strike()
     }
 
