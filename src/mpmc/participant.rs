@@ -87,6 +87,7 @@ pub(super) struct Participant {
     /// Views of the memory that `shared`, declared after it, keeps mapped.
     queue: Queue<'static>,
     intents: &'static Intents,
+    control: &'static Control,
     /// Gone before `shared`, so that the last one to leave finds nobody present but itself.
     membership: Membership,
     pub(super) shared: Arc<Shared>,
@@ -124,9 +125,13 @@ impl Participant {
         // SAFETY: the views point into the mapping, which `shared` keeps for longer than the
         // participant lives; they are not handed out for longer than a borrow of it.
         let queue = unsafe { core::mem::transmute::<Queue<'_>, Queue<'static>>(queue) };
+        // SAFETY: as above.
+        let control =
+            unsafe { core::mem::transmute::<&Control, &'static Control>(shared.control()) };
         Ok(Participant {
             queue,
             intents: &queue.intents[membership.index() as usize],
+            control,
             shared: shared.clone(),
             membership,
             role,
@@ -205,7 +210,7 @@ impl Participant {
                 Life::Left | Life::Never => {}
             }
         }
-        match self.shared.control().history(role).load(Ordering::Relaxed) {
+        match self.control.history(role).load(Ordering::Relaxed) {
             _ if died => Some(Gone::Died),
             DIED => Some(Gone::Died),
             LEFT => Some(Gone::Left),
@@ -232,7 +237,7 @@ impl Participant {
     /// After something that a peer may be waiting for.
     #[inline(always)]
     pub(super) fn notify(&self) {
-        if self.parks && self.shared.control().bell(self.peer_door()).ring() {
+        if self.parks && self.control.bell(self.peer_door()).ring() {
             self.wake_peer();
         }
     }
@@ -255,14 +260,13 @@ impl Participant {
     #[cold]
     fn wake_peer(&self) {
         self.count(|record| &record.wakes);
-        self.wakes
-            .wake(self.shared.control().bell(self.peer_door()).word());
+        self.wakes.wake(self.control.bell(self.peer_door()).word());
     }
 
     /// Wakes another one that waits as this one did: there is more, or nothing to wait for.
     #[cold]
     pub(super) fn pass_on(&self) {
-        let bell = self.shared.control().bell(self.door());
+        let bell = self.control.bell(self.door());
         if self.parks && bell.ring() {
             self.sleeps.wake(bell.word());
         }
@@ -270,13 +274,13 @@ impl Participant {
 
     /// Announces that it is going to sleep.
     pub(super) fn announce(&self) -> u64 {
-        self.shared.control().bell(self.door()).announce()
+        self.control.bell(self.door()).announce()
     }
 
     /// Sleeps until woken, at most a slice of time.
     pub(super) fn sleep(&self, expected: u64, deadline: Deadline) -> std::io::Result<()> {
         self.count(|record| &record.parks);
-        let bell = self.shared.control().bell(self.door());
+        let bell = self.control.bell(self.door());
         let result = self.sleeps.sleep(bell.word(), expected, deadline);
         bell.woken();
         result
