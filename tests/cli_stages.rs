@@ -225,6 +225,27 @@ fn several_workers_take_each_message_once() {
 }
 
 #[test]
+fn rings_are_made_for_messages_as_long_as_told() {
+    let _dog = watchdog(60);
+    let source = "ringway gen --count 200 --size 100000";
+    let stages = [
+        "--longest-message",
+        "100K",
+        source,
+        "-j2",
+        "ringway map",
+        "ringway sink --json",
+    ];
+    let out = run(&stages);
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(report(&out)["bytes"], 20_000_000);
+    let out = run(&stages[2..]);
+    let line = String::from_utf8_lossy(&out.stderr);
+    assert!(line.contains("larger than the maximum of"), "{line}");
+    assert!(!out.status.success());
+}
+
+#[test]
 fn workers_between_plain_programs_find_a_message_in_each_line() {
     let _dog = watchdog(60);
     let stages = [

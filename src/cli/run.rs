@@ -61,6 +61,10 @@ struct Options {
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = super::size)]
     block: usize,
 
+    /// The longest message that rings between stages are made for, such as 4K or 1M
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = super::size)]
+    longest_message: usize,
+
     /// Take commands under this name: `ringway ctl NAME stats`
     ///
     /// ping, stats, pause, resume, drain, stop, restart STAGE, set quiet true|false, set grace
@@ -168,6 +172,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         .keep_order(options.keep_order)
         .persistent(options.persistent)
         .block(options.block)
+        .longest_message(options.longest_message)
         .start()
         .map_err(|failure| Failure::with_status(&failure, failure.reason.status()))?;
     let supervisor = Supervisor {
