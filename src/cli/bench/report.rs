@@ -109,11 +109,16 @@ fn series(
             Some(Series {
                 label: first.case().label(),
                 colour,
-                strong: !of.0.is_classic(),
+                strong: !of.0.is_classic() && !of.0.is_limit(),
                 points: chosen.into_iter().flat_map(&at).collect(),
             })
         })
-        .filter(|series| series.points.len() > 1)
+        .filter(|series| {
+            series
+                .points
+                .iter()
+                .any(|point| point.0 != series.points[0].0)
+        })
         .collect()
 }
 
