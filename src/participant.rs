@@ -52,8 +52,10 @@ pub(crate) struct Record {
     pub(crate) wakes: AtomicU64,
     /// Times it found the ring full, or empty, and had to wait.
     pub(crate) stalls: AtomicU64,
+    /// The processors it may run on, one bit each, modulo 64.
+    pub(crate) processors: AtomicU64,
     /// The ring's own words.
-    pub(crate) words: [AtomicU64; 9],
+    pub(crate) words: [AtomicU64; 8],
 }
 
 const _: () = assert!(size_of::<Record>() as u64 == layout::PARTICIPANT);
@@ -154,6 +156,7 @@ impl Membership {
         let pid = std::process::id();
         record.pid.store(pid, Ordering::Relaxed);
         record.role.store(role, Ordering::Relaxed);
+        record.processors.store(os::processors(), Ordering::Relaxed);
         record
             .start_time
             .store(os::life::start_time(pid), Ordering::Relaxed);
@@ -203,6 +206,7 @@ impl Membership {
         let pid = std::process::id();
         record.pid.store(pid, Ordering::Relaxed);
         record.role.store(role, Ordering::Relaxed);
+        record.processors.store(os::processors(), Ordering::Relaxed);
         record
             .start_time
             .store(os::life::start_time(pid), Ordering::Relaxed);
@@ -235,6 +239,30 @@ impl Membership {
             .state
             .store(state, Ordering::Release);
     }
+}
+
+/// Whether all who are attached may run on one and the same processor only, so that none can do
+/// anything while another spins. A thread pinned to one processor cannot tell by itself: its peer may
+/// be pinned to another. So each shows its own in its record; `own` is renewed here.
+pub(crate) fn are_alone(mapping: &Mapping, own: &Membership) -> bool {
+    let processors = os::processors();
+    // Relaxed: a hint.
+    record(mapping, own.index)
+        .processors
+        .store(processors, Ordering::Relaxed);
+    let mut all = processors;
+    let mut others = false;
+    for index in 0..mapping.header().participants {
+        if all.count_ones() > 1 {
+            return false;
+        }
+        let record = record(mapping, index);
+        if index != own.index && record.state.load(Ordering::Relaxed) & PHASE == LIVE {
+            others = true;
+            all |= record.processors.load(Ordering::Relaxed);
+        }
+    }
+    others && all.count_ones() == 1
 }
 
 /// Looks at whether one other participant is alive; keeps a process descriptor of it.

@@ -154,6 +154,11 @@ impl<'a> Data<'a> {
     }
 }
 
+/// A word at any address.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned(u64);
+
 /// `memcpy` with the small sizes inline: a call costs more than moving a line or two.
 ///
 /// # Safety
@@ -166,8 +171,12 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
             to.cast::<u64>()
                 .write_unaligned(from.cast::<u64>().read_unaligned());
         } else if len == 64 {
-            to.cast::<[u8; 64]>()
-                .write_unaligned(from.cast::<[u8; 64]>().read_unaligned());
+            // Word by word: whoever filled the message did so in words, most likely, and a wider load
+            // would wait until they have left the store buffer. Volatile, or they would be joined.
+            for i in 0..8 {
+                let word = from.cast::<Unaligned>().add(i).read_volatile();
+                to.cast::<Unaligned>().add(i).write(word);
+            }
         } else {
             core::ptr::copy_nonoverlapping(from, to, len);
         }

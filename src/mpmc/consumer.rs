@@ -507,6 +507,10 @@ impl Blocking for WaitForMessage<'_> {
         self.consumer.ask_for_peers();
         Ok(())
     }
+
+    fn is_alone(&self) -> bool {
+        self.consumer.participant().is_alone()
+    }
 }
 
 /// A message, borrowed in place. Dropping it releases its slot; a leaked one is released at the

@@ -446,6 +446,10 @@ impl<T, E: WaitError, F: FnMut(&mut Side) -> Result<Option<T>, E>> Blocking for 
         self.side.gone = self.side.participant.peers_gone();
         Ok(())
     }
+
+    fn is_alone(&self) -> bool {
+        self.side.participant.is_alone()
+    }
 }
 
 impl fmt::Debug for Producer {

@@ -121,6 +121,7 @@ impl Participant {
             .control()
             .history(role)
             .store(LEFT, Ordering::Relaxed);
+        let alone = participant::are_alone(&shared.mapping, &membership);
         let queue = shared.queue();
         // SAFETY: the views point into the mapping, which `shared` keeps for longer than the
         // participant lives; they are not handed out for longer than a borrow of it.
@@ -144,7 +145,7 @@ impl Participant {
             wakes,
             parks: strategy.parks(),
             slot_size: shared.geometry.slot_size as usize,
-            spinner: Spinner::new(strategy, os::yield_now, os::processors),
+            spinner: Spinner::new(strategy, os::yield_now, alone),
         })
     }
 
@@ -164,6 +165,11 @@ impl Participant {
 
     pub(super) fn index(&self) -> usize {
         self.membership.index() as usize
+    }
+
+    /// Whether nobody attached can run while another does.
+    pub(super) fn is_alone(&self) -> bool {
+        participant::are_alone(&self.shared.mapping, &self.membership)
     }
 
     /// Whether this is the process that attached, and not a forked child of it.

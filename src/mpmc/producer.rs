@@ -465,6 +465,10 @@ impl Blocking for WaitForRoom<'_> {
         self.producer.gone = self.producer.participant().peers_gone();
         Ok(())
     }
+
+    fn is_alone(&self) -> bool {
+        self.producer.participant().is_alone()
+    }
 }
 
 /// A slot lent out to be written in place. Committed with [`Reservation::commit`]; dropped, it is

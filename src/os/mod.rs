@@ -62,30 +62,19 @@ pub(crate) fn yield_now() {
     unsafe { libc::sched_yield() };
 }
 
-/// How many processors this thread and those it works with have, at least 1.
-///
-/// A thread that is kept on one processor tells nothing about its peer, which is most likely kept on
-/// another: that is what pinning is for. Only when the process that started this one has no more than
-/// one either (`taskset -c 0 ringway run ...`, a machine of one processor) is there just one for all.
-pub(crate) fn processors() -> usize {
-    match allowed(0) {
-        // SAFETY: getppid takes nothing.
-        1 => allowed(unsafe { libc::getppid() }),
-        count => count,
-    }
-}
-
-/// How many processors thread `pid` may run on (0 is this one), at least 1.
-fn allowed(pid: libc::pid_t) -> usize {
+/// The processors this thread may run on: one bit each, modulo 64. All of them when unknown.
+pub(crate) fn processors() -> u64 {
     // SAFETY: an all-zero cpu_set_t is a valid, empty set.
     let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
     // SAFETY: `set` is writable and its size is given.
-    let result = unsafe { libc::sched_getaffinity(pid, size_of_val(&set), &mut set) };
+    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
     if result != 0 {
-        return 1;
+        return u64::MAX;
     }
-    // SAFETY: `set` was filled in above.
-    (unsafe { libc::CPU_COUNT(&set) }).max(1) as usize
+    (0..libc::CPU_SETSIZE as usize)
+        // SAFETY: `cpu` is within the set.
+        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
+        .fold(0, |bits, cpu| bits | 1 << (cpu % 64))
 }
 
 /// The directory for what has a name in the file system and is no ring: `$RINGWAY_DIR`, or `/tmp`.

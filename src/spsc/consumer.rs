@@ -105,7 +105,7 @@ impl Consumer {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn try_take(&mut self) -> Result<Record, RecvError> {
         self.ready()?;
         match self.take()? {
@@ -132,16 +132,21 @@ impl Consumer {
         RecvError::Empty
     }
 
+    /// Takes a message if the fast path can.
     #[inline(always)]
-    fn take_until(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
-        self.ready()?;
-        match self.rx.take() {
-            Ok(Next::Message(record)) => Ok(record),
-            _ => self.wait(deadline),
+    fn take_at_once(&mut self) -> Option<(u64, u64)> {
+        if !self.side.here.is_here() || self.rx.is_open() {
+            return None;
         }
+        self.rx.take_at_once()
     }
 
     #[inline(never)]
+    fn take_until(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
+        self.ready()?;
+        self.wait(deadline)
+    }
+
     fn wait(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
         let mut spinner = self.side.spinner.clone();
         let side = &self.side;
@@ -178,6 +183,13 @@ impl Consumer {
     /// ```
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
+        if let Some((payload, len)) = self.take_at_once() {
+            return Ok(self.lend(Record {
+                payload,
+                len,
+                flags: 0,
+            }));
+        }
         let record = self.try_take()?;
         Ok(self.lend(record))
     }
@@ -188,6 +200,13 @@ impl Consumer {
     /// As [`Consumer::try_recv`], but for [`RecvError::Empty`].
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        if let Some((payload, len)) = self.take_at_once() {
+            return Ok(self.lend(Record {
+                payload,
+                len,
+                flags: 0,
+            }));
+        }
         let record = self.take_until(Deadline::NEVER)?;
         Ok(self.lend(record))
     }
@@ -197,11 +216,14 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::recv`], and [`RecvError::TimedOut`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        self.ready()?;
-        let record = match self.rx.take() {
-            Ok(Next::Message(record)) => record,
-            _ => self.wait(Deadline::after(timeout))?,
-        };
+        if let Some((payload, len)) = self.take_at_once() {
+            return Ok(self.lend(Record {
+                payload,
+                len,
+                flags: 0,
+            }));
+        }
+        let record = self.take_until(Deadline::after(timeout))?;
         Ok(self.lend(record))
     }
 
@@ -222,8 +244,12 @@ impl Consumer {
     /// ```
     #[inline]
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
+        if let Some((payload, len)) = self.take_at_once() {
+            self.copy_out(payload, len as usize, buffer);
+            return Ok(());
+        }
         let record = self.take_until(Deadline::NEVER)?;
-        self.copy_out(record, buffer);
+        self.copy_out(record.payload, record.len as usize, buffer);
         Ok(())
     }
 
@@ -233,8 +259,12 @@ impl Consumer {
     /// As [`Consumer::try_recv`].
     #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
+        if let Some((payload, len)) = self.take_at_once() {
+            self.copy_out(payload, len as usize, buffer);
+            return Ok(());
+        }
         let record = self.try_take()?;
-        self.copy_out(record, buffer);
+        self.copy_out(record.payload, record.len as usize, buffer);
         Ok(())
     }
 
@@ -248,7 +278,7 @@ impl Consumer {
         timeout: Duration,
     ) -> Result<(), RecvError> {
         let record = self.take_until(Deadline::after(timeout))?;
-        self.copy_out(record, buffer);
+        self.copy_out(record.payload, record.len as usize, buffer);
         Ok(())
     }
 
@@ -275,8 +305,7 @@ impl Consumer {
     }
 
     #[inline(always)]
-    fn copy_out(&mut self, record: Record, buffer: &mut Vec<u8>) {
-        let len = record.len as usize;
+    fn copy_out(&mut self, payload: u64, len: usize, buffer: &mut Vec<u8>) {
         buffer.clear();
         buffer.reserve(len);
         // SAFETY: `take` checked that the record lies in the data area, and `reserve` made `len` bytes
@@ -284,7 +313,7 @@ impl Consumer {
         unsafe {
             self.rx
                 .data()
-                .copy_out_raw(record.payload, buffer.as_mut_ptr(), len);
+                .copy_out_raw(payload, buffer.as_mut_ptr(), len);
             buffer.set_len(len);
         }
         self.acknowledge();
@@ -426,6 +455,10 @@ impl Blocking for Arrival<'_> {
             _ => None,
         };
         Ok(())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.side.is_alone()
     }
 }
 

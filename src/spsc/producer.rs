@@ -92,10 +92,29 @@ impl Producer {
     /// ```
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.send_at_once(message, 0) {
+            return Ok(());
+        }
         self.try_send_flagged(message, 0)
     }
 
+    /// Sends a message if the fast path can.
     #[inline(always)]
+    fn send_at_once(&mut self, message: &[u8], flags: u64) -> bool {
+        if !self.side.here.is_here() || message.len() > self.max {
+            return false;
+        }
+        let at = self.tx.position();
+        match self.tx.send_at_once(message, flags) {
+            Some(notify) => {
+                self.notify(notify, at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(never)]
     fn try_send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
         self.check(message.len())?;
         let at = self.tx.position();
@@ -146,15 +165,10 @@ impl Producer {
 
     #[inline(always)]
     pub(super) fn send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
-        self.check(message.len())?;
-        let at = self.tx.position();
-        match self.tx.try_send(message, flags) {
-            Ok(notify) => {
-                self.notify(notify, at);
-                Ok(())
-            }
-            Err(_) => self.send_slowly(message, flags, Deadline::NEVER),
+        if self.send_at_once(message, flags) {
+            return Ok(());
         }
+        self.send_slowly(message, flags, Deadline::NEVER)
     }
 
     /// Sends a message, waiting for room no longer than `timeout`.
@@ -162,10 +176,10 @@ impl Producer {
     /// # Errors
     /// As [`Producer::send`], and [`SendError::TimedOut`].
     pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
-        match self.try_send(message) {
-            Err(SendError::Full) => self.send_slowly(message, 0, Deadline::after(timeout)),
-            result => result,
+        if self.send_at_once(message, 0) {
+            return Ok(());
         }
+        self.send_slowly(message, 0, Deadline::after(timeout))
     }
 
     #[cold]
@@ -176,6 +190,7 @@ impl Producer {
         flags: u64,
         deadline: Deadline,
     ) -> Result<(), SendError> {
+        self.check(message.len())?;
         self.wait_for_room(message.len() as u64, deadline)?;
         self.try_send_flagged(message, flags)
     }
@@ -416,6 +431,10 @@ impl Blocking for Room<'_> {
             _ => None,
         };
         Ok(())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.side.is_alone()
     }
 }
 

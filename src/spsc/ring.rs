@@ -11,7 +11,7 @@ use crate::layout::Kind;
 use crate::mapping::{Making, Mapping, Place};
 use crate::os;
 use crate::os::eventfd::EventFd;
-use crate::participant::{Life, Membership, Watch};
+use crate::participant::{self, Life, Membership, Watch};
 use crate::primitive::{Data, Ordering};
 use crate::ring::spsc::{CLOSED, COMMITTED, Control, Corrupt, Manner};
 use crate::sleeper::{self, Door, Events, Sleeper};
@@ -162,15 +162,21 @@ impl Side {
         let sleeper = |door| Sleeper::new(&shared.mapping, wait, shared.events.as_ref(), door);
         let (own, other) = (sleeper(own)?, sleeper(other)?);
         let (membership, _) = Membership::join(&shared.mapping, index, index, name)?;
+        let alone = participant::are_alone(&shared.mapping, &membership);
         Ok(Side {
             membership,
             peer: Watch::new(1 - index),
             own,
             other,
-            spinner: Spinner::new(wait, os::yield_now, os::processors),
+            spinner: Spinner::new(wait, os::yield_now, alone),
             here: os::fork::Mark::here(),
             shared: shared.clone(),
         })
+    }
+
+    /// Whether the two sides have just one processor.
+    pub(super) fn is_alone(&self) -> bool {
+        participant::are_alone(&self.shared.mapping, &self.membership)
     }
 
     /// What has become of the peer. A system call or two.

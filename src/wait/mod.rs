@@ -35,6 +35,10 @@ pub(crate) trait Blocking {
 
     /// Called now and then while spinning: gives up when the time is over or the peer is gone.
     fn pulse(&mut self) -> Result<(), Self::Error>;
+
+    /// Whether both sides have just one processor, so that the peer cannot run while this one looks.
+    /// Asked after a pulse and after a sleep.
+    fn is_alone(&self) -> bool;
 }
 
 /// Waits until `side` has what it waits for.
@@ -54,13 +58,16 @@ pub(crate) fn block_on<S: Blocking>(
         }
         match spinner.next() {
             spinner::Step::Look => {}
-            spinner::Step::Pulse => side.pulse()?,
+            spinner::Step::Pulse => {
+                side.pulse()?;
+                spinner.pulsed(side.is_alone());
+            }
             spinner::Step::Sleep => {
                 // The last look before the mark may have been a lazy one; `announce` looks exactly.
                 if let Some(expected) = side.announce()? {
                     side.sleep(expected)?;
                 }
-                spinner.slept();
+                spinner.slept(side.is_alone());
             }
         }
     }

@@ -45,25 +45,17 @@ pub(crate) struct Spinner {
     alone: bool,
     /// Lets another thread run; handed in, since it is a system call.
     yield_now: fn(),
-    /// How many processors there are; handed in likewise.
-    processors: fn() -> usize,
 }
 
 impl Spinner {
-    /// A spinner for `strategy`.
-    pub(crate) fn new(
-        strategy: WaitStrategy,
-        yield_now: fn(),
-        processors: fn() -> usize,
-    ) -> Spinner {
-        let alone = processors() == 1;
+    /// A spinner for `strategy`. `alone` says whether both sides have just one processor.
+    pub(crate) fn new(strategy: WaitStrategy, yield_now: fn(), alone: bool) -> Spinner {
         Spinner {
             strategy,
             looks: 0,
             score: SCORE_MAX / 2,
             alone,
             yield_now,
-            processors,
         }
     }
 
@@ -73,10 +65,11 @@ impl Spinner {
         self.looks = 0;
     }
 
-    /// Whether another look follows soon if this one finds nothing.
+    /// Whether another look follows soon if this one finds nothing. A look that disturbs the peer is
+    /// worth its price about as rarely as a wake-up.
     #[inline]
     pub(crate) fn is_spinning(&self) -> bool {
-        self.looks & 63 != 63
+        !self.alone && self.looks & 511 != BARE & 511
     }
 
     /// What was waited for is there.
@@ -87,10 +80,16 @@ impl Spinner {
         }
     }
 
+    /// After a pulse: what is known now of the processors.
+    #[cold]
+    pub(crate) fn pulsed(&mut self, alone: bool) {
+        self.alone = alone;
+    }
+
     /// After sleeping: spin a little for the next thing, but less than before.
     #[cold]
-    pub(crate) fn slept(&mut self) {
-        self.alone = (self.processors)() == 1;
+    pub(crate) fn slept(&mut self, alone: bool) {
+        self.alone = alone;
         self.score -= self.score.div_ceil(4);
         self.looks = 0;
     }
@@ -131,26 +130,17 @@ impl Spinner {
 
     #[inline]
     fn next_spin(&mut self) -> Step {
-        if self.alone {
-            if self.looks > BARE_ALONE {
-                (self.yield_now)();
-            }
-            if self.looks < PULSE {
-                return Step::Look;
-            }
-        } else {
-            if self.looks <= BARE {
-                return Step::Look;
-            }
-            if self.looks < PULSE {
-                spin_loop();
-                return Step::Look;
-            }
-            // Nothing for some 100 µs: somebody else may need the processor to bring it.
-            (self.yield_now)();
+        let patience = if self.alone { BARE_ALONE } else { BARE };
+        if self.looks <= patience {
+            return Step::Look;
         }
-        self.looks = BARE;
-        self.alone = (self.processors)() == 1;
+        if !self.alone && self.looks < PULSE {
+            spin_loop();
+            return Step::Look;
+        }
+        // Alone, or nothing for some 100 µs: somebody else may need the processor to bring it.
+        (self.yield_now)();
+        self.looks = patience;
         Step::Pulse
     }
 }
