@@ -77,6 +77,9 @@ const WORD: u64 = 8;
 /// the touch would stand between a message and its answer.
 const TOUCH_AFTER: u64 = 8 * LINE;
 
+/// Records longer than this, in bytes, are not touched: they do not stay in the nearer caches anyway.
+const TOUCH_MOST: u64 = 256 * LINE;
+
 /// Positions above this are no honest ones; adding a capacity to those below cannot overflow.
 const POSITION_MAX: u64 = 1 << 62;
 
@@ -190,6 +193,13 @@ const fn line_end(position: u64) -> u64 {
     (position | (LINE - 1)) + 1
 }
 
+/// Adds to a counter that nobody else writes; it is never read back for anything but showing it.
+#[inline(always)]
+fn add(counter: &AtomicU64, more: u64) {
+    let count = counter.load(Ordering::Relaxed).wrapping_add(more);
+    counter.store(count, Ordering::Relaxed);
+}
+
 /// Checks a committed header against the private geometry; gives the size of the record and the
 /// length of its payload.
 #[inline(always)]
@@ -219,8 +229,8 @@ pub(crate) struct Tx<'a> {
     zeroed: u64,
     /// The first header of the open batch, withheld until the batch is published.
     first: Option<(u64, u64)>,
-    /// Messages so far, those of an open batch included.
-    messages: u64,
+    /// Messages in the open batch.
+    staged: u64,
 }
 
 /// Room for a record that is not published yet.
@@ -286,7 +296,6 @@ impl<'a> Tx<'a> {
         // SAFETY: the room between the tail and the acknowledged position a lap on is the
         // producer's, which is us.
         unsafe { data.zero(position + WORD, acknowledged + capacity) };
-        let messages = control.producer.messages.load(Ordering::Relaxed);
         // Relaxed: for observers.
         control.producer.position.store(position, Ordering::Relaxed);
         let limit = acknowledged + capacity - 2 * LINE;
@@ -299,7 +308,7 @@ impl<'a> Tx<'a> {
             limit,
             zeroed,
             first: None,
-            messages,
+            staged: 0,
         })
     }
 
@@ -329,9 +338,8 @@ impl<'a> Tx<'a> {
         }
         // SAFETY: free room (`limit`), whole and without wrapping (`fits`).
         unsafe { self.data.copy_in(at + WORD, message) };
-        self.messages += 1;
         self.position = end;
-        Some(self.publish_from(at, header(len, flags)))
+        Some(self.publish_from(at, header(len, flags), 1))
     }
 
     /// Publishes one message, no longer than [`max_message`]. No batch is open.
@@ -378,7 +386,7 @@ impl<'a> Tx<'a> {
             // Relaxed: made visible by the release of the batch's first header.
             self.data.word(at).store(word, Ordering::Relaxed);
         }
-        self.messages += 1;
+        self.staged += 1;
         self.position = place.header + record(len);
         Ok(())
     }
@@ -393,7 +401,10 @@ impl<'a> Tx<'a> {
     #[inline(always)]
     pub(crate) fn publish(&mut self) -> Notify {
         match self.first.take() {
-            Some((at, word)) => self.publish_from(at, word),
+            Some((at, word)) => {
+                let staged = core::mem::take(&mut self.staged);
+                self.publish_from(at, word, staged)
+            }
             None => Notify::Nobody,
         }
     }
@@ -524,14 +535,13 @@ impl<'a> Tx<'a> {
     #[inline(always)]
     fn publish_at(&mut self, place: Place, len: u64, flags: u64) -> Notify {
         let (at, word) = self.first_header(place, header(len, flags));
-        self.messages += 1;
         self.position = place.header + record(len);
-        self.publish_from(at, word)
+        self.publish_from(at, word, 1)
     }
 
     /// Publishes everything from the header at `at`, which becomes `word`, to `position`.
     #[inline(always)]
-    fn publish_from(&mut self, at: u64, word: u64) -> Notify {
+    fn publish_from(&mut self, at: u64, word: u64, messages: u64) -> Notify {
         if self.position >= self.zeroed {
             let end = line_end(self.position);
             // SAFETY: free room, by the two lines kept back in `limit`; not published yet.
@@ -547,14 +557,9 @@ impl<'a> Tx<'a> {
             self.zeroed += LINE;
         }
         // Relaxed: for observers, who act on nothing.
-        self.control
-            .producer
-            .position
-            .store(self.position, Ordering::Relaxed);
-        self.control
-            .producer
-            .messages
-            .store(self.messages, Ordering::Relaxed);
+        let progress = &self.control.producer;
+        progress.position.store(self.position, Ordering::Relaxed);
+        add(&progress.messages, messages);
         notify
     }
 
@@ -616,18 +621,14 @@ pub(crate) struct Rx<'a> {
     manner: Manner,
     /// The next header to look at: everything below was handed out.
     position: u64,
-    /// Everything below is acknowledged.
-    acknowledged: u64,
+    /// Bytes below `position` that were handed out and are not acknowledged.
+    open: u64,
     /// The value of `head` that was published last.
     published: u64,
     /// Messages below this may have been seen by one that died.
     redelivered: u64,
-    /// Bytes acknowledged since the ring was last found empty.
-    streak: u64,
-    /// Bytes of the first record of them.
-    first: u64,
-    /// Messages so far.
-    messages: u64,
+    /// Where `position` and the count of messages stood when the ring was last found empty.
+    rested: (u64, u64),
 }
 
 impl<'a> Rx<'a> {
@@ -658,12 +659,10 @@ impl<'a> Rx<'a> {
             data,
             manner,
             position: acknowledged,
-            acknowledged,
+            open: 0,
             published: head,
             redelivered: control.consumer.taken.load(Ordering::Relaxed),
-            streak: 0,
-            first: 0,
-            messages: control.consumer.messages.load(Ordering::Relaxed),
+            rested: (acknowledged, 0),
         })
     }
 
@@ -673,27 +672,43 @@ impl<'a> Rx<'a> {
         self.data
     }
 
-    /// Takes the next message if it is a whole one that nobody has seen; otherwise nothing happens.
-    /// Returns where its payload is and its length, in bytes. The fast path, kept short as that of the
-    /// producer is.
+    /// The next message if it is a whole one that nobody has seen: where its record begins and ends.
+    /// The fast path, kept short as that of the producer is.
     #[inline(always)]
-    pub(crate) fn take_at_once(&mut self) -> Option<(u64, u64)> {
+    fn next_at_once(&self) -> Option<(u64, u64, u64)> {
         let at = self.position;
         // SYNC: payload visible to the consumer. Acquire: the payload is read after the header.
         let word = self.data.word(at).load(Ordering::Acquire);
         let (len, capacity) = (word >> 32, self.data.capacity());
         let fits = (at & (capacity - 1)) + record(len) <= capacity;
-        if word & FLAGS != COMMITTED || !fits || at < self.redelivered {
-            return None;
-        }
-        self.position = at + record(len);
-        self.messages += 1;
-        // Relaxed: as in `take_record`.
-        self.control
-            .consumer
-            .taken
-            .store(self.position, Ordering::Relaxed);
+        let plain = word & FLAGS == COMMITTED && fits && at >= self.redelivered;
+        plain.then_some((at, len, at + record(len)))
+    }
+
+    /// Takes the next message if it is a whole one that nobody has seen; otherwise nothing happens.
+    /// Returns where its payload is and its length, in bytes.
+    #[inline(always)]
+    pub(crate) fn take_at_once(&mut self) -> Option<(u64, u64)> {
+        let (at, len, end) = self.next_at_once()?;
+        self.position = end;
+        self.open += end - at;
+        self.taken();
         Some((at + WORD, len))
+    }
+
+    /// Has `read` read the next message if it is a whole one that nobody has seen, and acknowledges it;
+    /// otherwise nothing happens. `read` gets where the payload is and its length, in bytes. Nothing is
+    /// open. A consumer that dies in `read` has not handed the message to anybody.
+    #[inline(always)]
+    pub(crate) fn consume_at_once(
+        &mut self,
+        read: impl FnOnce(Data<'a>, u64, u64),
+    ) -> Option<Notify> {
+        let (at, len, end) = self.next_at_once()?;
+        read(self.data, at + WORD, len);
+        self.position = end;
+        add(&self.control.consumer.messages, 1);
+        Some(self.give_back(at))
     }
 
     /// Looks for the next message, and takes it: it is the consumer's until [`Rx::acknowledge`].
@@ -715,13 +730,8 @@ impl<'a> Rx<'a> {
         let at = self.position;
         let (need, len) = check_record(word, at, self.data.capacity())?;
         self.position = at + need;
-        self.messages += 1;
-        // Before the message is handed out, so that it is known to have been seen. Relaxed: a
-        // successor reads it after proof of our death, which orders everything.
-        self.control
-            .consumer
-            .taken
-            .store(self.position, Ordering::Relaxed);
+        self.open += need;
+        self.taken();
         Ok(Next::Message(Record {
             payload: at + WORD,
             len,
@@ -754,20 +764,32 @@ impl<'a> Rx<'a> {
                 position: start,
             });
         }
+        self.open += start - at;
         self.position = start;
         self.take_record(word)
+    }
+
+    /// Before a message is handed out: it is known to have been seen.
+    #[inline(always)]
+    fn taken(&self) {
+        // Relaxed: a successor reads it after proof of our death, which orders everything.
+        self.control
+            .consumer
+            .taken
+            .store(self.position, Ordering::Relaxed);
+        add(&self.control.consumer.messages, 1);
     }
 
     /// Whether something was taken that is not acknowledged.
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
-        self.position != self.acknowledged
+        self.open != 0
     }
 
     /// Undoes the last [`Rx::take`], with nothing else open: the message is still to be taken.
     pub(crate) fn put_back(&mut self) {
-        self.position = self.acknowledged;
-        self.messages -= 1;
+        self.position -= core::mem::take(&mut self.open);
+        add(&self.control.consumer.messages, 1u64.wrapping_neg());
     }
 
     /// The word on which a producer sleeps.
@@ -778,21 +800,17 @@ impl<'a> Rx<'a> {
     /// Gives back everything that was taken.
     #[inline(always)]
     pub(crate) fn acknowledge(&mut self) -> Notify {
-        let from = self.acknowledged;
+        let open = core::mem::take(&mut self.open);
+        self.give_back(self.position - open)
+    }
+
+    /// Gives back everything between `from` and `position`.
+    #[inline(always)]
+    fn give_back(&mut self, from: u64) -> Notify {
         let to = self.position;
-        self.acknowledged = to;
-        if self.streak == 0 {
-            self.first = to - from;
-        }
-        self.streak += to - from;
-        if self.manner.touch && self.streak > TOUCH_AFTER {
+        if self.manner.touch && to - self.rested.0 > TOUCH_AFTER && to - from <= TOUCH_MOST {
             self.touch(from, to);
         }
-        // Relaxed: for observers.
-        self.control
-            .consumer
-            .messages
-            .store(self.messages, Ordering::Relaxed);
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
         let old = if self.manner.parks {
             self.control.consumer.position.swap(to, Ordering::Release)
@@ -801,7 +819,7 @@ impl<'a> Rx<'a> {
             0
         };
         if to - self.published >= self.data.capacity() / 8 {
-            self.publish_head();
+            self.publish_head(to);
         }
         if old & WAITING != 0 {
             Notify::Peer
@@ -812,23 +830,29 @@ impl<'a> Rx<'a> {
 
     /// Publishes to the producer how far it may write.
     #[inline]
-    fn publish_head(&mut self) {
-        self.published = self.acknowledged;
+    fn publish_head(&mut self, to: u64) {
+        self.published = to;
         // SYNC: room handed to the producer. Release: as for the exact position.
-        self.control
-            .head
-            .store(self.acknowledged, Ordering::Release);
+        self.control.head.store(to, Ordering::Release);
     }
 
     /// To be called when [`Rx::take`] said Empty: the producer learns of all the room there is.
-    /// Returns the bytes acknowledged since this was called last, without the first record: one record
-    /// alone, however long, is an answer and no streak.
+    /// Returns the bytes taken since this was called last, or 0 if they were just one message: that,
+    /// however long, is an answer and no streak.
     #[inline]
     pub(crate) fn rest(&mut self) -> u64 {
-        if self.published != self.acknowledged {
-            self.publish_head();
+        let acknowledged = self.position - self.open;
+        if self.published != acknowledged {
+            self.publish_head(acknowledged);
         }
-        core::mem::take(&mut self.streak).saturating_sub(self.first)
+        // Relaxed: our own counter.
+        let messages = self.control.consumer.messages.load(Ordering::Relaxed);
+        let (from, before) = core::mem::replace(&mut self.rested, (self.position, messages));
+        if messages.wrapping_sub(before) > 1 {
+            self.position - from
+        } else {
+            0
+        }
     }
 
     /// Stores the last word of every line that ends in `from..=to`, unchanged.

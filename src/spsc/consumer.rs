@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::RecvError;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
-use crate::primitive::spin_loop;
+use crate::primitive::{Data, spin_loop};
 use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
 use crate::wait::{Blocking, block_on};
 
@@ -244,12 +244,11 @@ impl Consumer {
     /// ```
     #[inline]
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
-        if let Some((payload, len)) = self.take_at_once() {
-            self.copy_out(payload, len as usize, buffer);
+        if self.consume_at_once(buffer) {
             return Ok(());
         }
         let record = self.take_until(Deadline::NEVER)?;
-        self.copy_out(record.payload, record.len as usize, buffer);
+        self.copy_out(record, buffer);
         Ok(())
     }
 
@@ -259,12 +258,11 @@ impl Consumer {
     /// As [`Consumer::try_recv`].
     #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
-        if let Some((payload, len)) = self.take_at_once() {
-            self.copy_out(payload, len as usize, buffer);
+        if self.consume_at_once(buffer) {
             return Ok(());
         }
         let record = self.try_take()?;
-        self.copy_out(record.payload, record.len as usize, buffer);
+        self.copy_out(record, buffer);
         Ok(())
     }
 
@@ -278,7 +276,7 @@ impl Consumer {
         timeout: Duration,
     ) -> Result<(), RecvError> {
         let record = self.take_until(Deadline::after(timeout))?;
-        self.copy_out(record.payload, record.len as usize, buffer);
+        self.copy_out(record, buffer);
         Ok(())
     }
 
@@ -304,18 +302,29 @@ impl Consumer {
         Ok(len)
     }
 
+    /// Copies a message out if the fast path can.
     #[inline(always)]
-    fn copy_out(&mut self, payload: u64, len: usize, buffer: &mut Vec<u8>) {
-        buffer.clear();
-        buffer.reserve(len);
-        // SAFETY: `take` checked that the record lies in the data area, and `reserve` made `len` bytes
-        // of room, which the copy initialises.
-        unsafe {
-            self.rx
-                .data()
-                .copy_out_raw(payload, buffer.as_mut_ptr(), len);
-            buffer.set_len(len);
+    fn consume_at_once(&mut self, buffer: &mut Vec<u8>) -> bool {
+        if !self.side.here.is_here() || self.rx.is_open() {
+            return false;
         }
+        // SAFETY: a message lies in the data area.
+        let read = |data: Data<'_>, payload, len: u64| unsafe {
+            copy_to_vec(data, payload, len as usize, buffer)
+        };
+        match self.rx.consume_at_once(read) {
+            Some(Notify::Nobody) => true,
+            Some(Notify::Peer) => {
+                self.side.other.wake(self.rx.room_word());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn copy_out(&mut self, record: Record, buffer: &mut Vec<u8>) {
+        // SAFETY: `take` checked that the record lies in the data area.
+        unsafe { copy_to_vec(self.rx.data(), record.payload, record.len as usize, buffer) };
         self.acknowledge();
     }
 
@@ -392,6 +401,23 @@ impl Drop for Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+/// Copies `len` bytes at `payload` to `buffer`, in place of what is there.
+///
+/// # Safety
+/// They lie in the data area.
+#[inline(always)]
+unsafe fn copy_to_vec(data: Data<'_>, payload: u64, len: usize, buffer: &mut Vec<u8>) {
+    if buffer.capacity() < len {
+        buffer.clear();
+        buffer.reserve(len);
+    }
+    // SAFETY: in the data area (caller); there is room for `len` bytes, which the copy initialises.
+    unsafe {
+        data.copy_out_raw(payload, buffer.as_mut_ptr(), len);
+        buffer.set_len(len);
     }
 }
 
