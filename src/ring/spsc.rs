@@ -373,7 +373,6 @@ impl<'a> Tx<'a> {
 
     /// Writes a message, no longer than [`max_message`], behind those of the open batch, or opens
     /// one; the consumer sees none of them before [`Tx::publish`].
-    #[inline(always)]
     pub(crate) fn stage(&mut self, message: &[u8]) -> Result<(), Refused> {
         let len = message.len() as u64;
         let place = self.find(len)?;
@@ -389,6 +388,25 @@ impl<'a> Tx<'a> {
         self.staged += 1;
         self.position = place.header + record(len);
         Ok(())
+    }
+
+    /// As [`Tx::stage`], if a batch is open and the message fits without padding into the room known
+    /// of; otherwise nothing happens.
+    #[inline(always)]
+    pub(crate) fn stage_at_once(&mut self, message: &[u8]) -> bool {
+        let (at, len) = (self.position, message.len() as u64);
+        let end = at + record(len);
+        let fits = (at & (self.data.capacity() - 1)) + record(len) <= self.data.capacity();
+        if !fits || end > self.limit || self.first.is_none() {
+            return false;
+        }
+        // SAFETY: free room (`limit`), whole and without wrapping (`fits`).
+        unsafe { self.data.copy_in(at + WORD, message) };
+        // Relaxed: made visible by the release of the batch's first header.
+        self.data.word(at).store(header(len, 0), Ordering::Relaxed);
+        self.staged += 1;
+        self.position = end;
+        true
     }
 
     /// Bytes in the open batch, headers and padding included.
@@ -808,7 +826,7 @@ impl<'a> Rx<'a> {
     #[inline(always)]
     fn give_back(&mut self, from: u64) -> Notify {
         let to = self.position;
-        if self.manner.touch && to - self.rested.0 > TOUCH_AFTER && to - from <= TOUCH_MOST {
+        if (from ^ to) >= LINE && self.manner.touch {
             self.touch(from, to);
         }
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
@@ -855,9 +873,13 @@ impl<'a> Rx<'a> {
         }
     }
 
-    /// Stores the last word of every line that ends in `from..=to`, unchanged.
-    #[inline(always)]
-    fn touch(&mut self, from: u64, to: u64) {
+    /// When the consumer is behind: stores the last word of every line that ends in `from..=to`,
+    /// unchanged.
+    #[inline(never)]
+    fn touch(&self, from: u64, to: u64) {
+        if to - self.rested.0 <= TOUCH_AFTER || to - from > TOUCH_MOST {
+            return;
+        }
         let mut end = line_end(from);
         while end <= to {
             let word = self.data.word(end - WORD);

@@ -141,6 +141,7 @@ impl Consumer {
         self.rx.take_at_once()
     }
 
+    #[cold]
     #[inline(never)]
     fn take_until(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
         self.ready()?;
@@ -242,7 +243,7 @@ impl Consumer {
     /// assert_eq!(buffer, b"copied");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
         if self.consume_at_once(buffer) {
             return Ok(());
@@ -256,7 +257,7 @@ impl Consumer {
     ///
     /// # Errors
     /// As [`Consumer::try_recv`].
-    #[inline]
+    #[inline(always)]
     pub fn try_recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
         if self.consume_at_once(buffer) {
             return Ok(());
@@ -628,6 +629,19 @@ impl<'a> Iterator for Drain<'a> {
         }
         // SAFETY: borrowed for 'a; messages use it only when they are dropped, on this thread.
         let consumer = unsafe { self.consumer.as_mut() };
+        if let Some((payload, len)) = consumer.rx.take_at_once() {
+            self.left -= 1;
+            consumer.lent += 1;
+            let flags = 0;
+            return Some(Message::new(
+                consumer,
+                Record {
+                    payload,
+                    len,
+                    flags,
+                },
+            ));
+        }
         match consumer.rx.take() {
             Ok(Next::Message(record)) => {
                 self.left -= 1;

@@ -285,13 +285,14 @@ impl Producer {
         I::Item: AsRef<[u8]>,
     {
         // Published when the iterator panics, too: what is staged was said to be sent.
+        let most = (self.side.shared.geometry.capacity / 8).min(16 << 10);
         let batch = Batch(self);
         let mut sent = 0;
         for message in messages {
             let message = message.as_ref();
             batch
                 .0
-                .stage(message)
+                .stage(message, most)
                 .map_err(|error| BatchError { sent, error })?;
             sent += 1;
         }
@@ -299,23 +300,26 @@ impl Producer {
     }
 
     #[inline(always)]
-    fn stage(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.check(message.len())?;
-        match self.tx.stage(message) {
-            Ok(()) => {
-                // A batch longer than this gains nothing, and lets the consumer wait.
-                if self.tx.staged() >= (self.side.shared.geometry.capacity / 8).min(16 << 10) {
-                    self.publish();
-                }
-                Ok(())
-            }
-            Err(_) => self.stage_slowly(message),
+    fn stage(&mut self, message: &[u8], most: u64) -> Result<(), SendError> {
+        if message.len() > self.max || !self.tx.stage_at_once(message) {
+            return self.stage_slowly(message);
         }
+        // A batch longer than this gains nothing, and lets the consumer wait.
+        if self.tx.staged() >= most {
+            self.publish();
+        }
+        Ok(())
     }
 
     #[cold]
     #[inline(never)]
     fn stage_slowly(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.check(message.len())?;
+        match self.tx.stage(message) {
+            Err(Refused::Full) => {}
+            Ok(()) => return Ok(()),
+            Err(refused) => return Err(self.refused(refused)),
+        }
         self.publish();
         self.wait_for_room(message.len() as u64, Deadline::NEVER)?;
         self.tx
