@@ -71,10 +71,9 @@ pub(crate) fn processors() -> u64 {
     if result != 0 {
         return u64::MAX;
     }
-    (0..libc::CPU_SETSIZE as usize)
-        // SAFETY: `cpu` is within the set.
-        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
-        .fold(0, |bits, cpu| bits | 1 << (cpu % 64))
+    // SAFETY: a cpu_set_t is an array of words of bits, one a processor; any alignment will do.
+    let words: [u64; size_of::<libc::cpu_set_t>() / 8] = unsafe { core::mem::transmute(set) };
+    words.iter().fold(0, |bits, word| bits | word)
 }
 
 /// The directory for what has a name in the file system and is no ring: `$RINGWAY_DIR`, or `/tmp`.

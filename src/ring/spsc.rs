@@ -907,6 +907,12 @@ impl<'a> Rx<'a> {
         }
     }
 
+    /// Whether the next header says anything (for one who wakes).
+    pub(crate) fn has_next(&self) -> bool {
+        // Relaxed: `take` looks again.
+        self.data.word(self.position).load(Ordering::Relaxed) & COMMITTED != 0
+    }
+
     /// The word on which a consumer sleeps.
     pub(crate) fn sleeping_word(&self) -> &'a AtomicU64 {
         self.data.word(self.position)

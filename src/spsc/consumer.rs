@@ -470,6 +470,9 @@ impl Blocking for Arrival<'_> {
                 op: "sleep",
                 source,
             })?;
+        if self.rx.has_next() {
+            return Ok(());
+        }
         self.pulse()
     }
 

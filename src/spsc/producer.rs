@@ -424,6 +424,9 @@ impl Blocking for Room<'_> {
                 op: "sleep",
                 source,
             })?;
+        if matches!(self.tx.has_room(self.len), Ok(true)) {
+            return Ok(());
+        }
         self.pulse()
     }
 

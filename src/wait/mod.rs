@@ -37,7 +37,7 @@ pub(crate) trait Blocking {
     fn pulse(&mut self) -> Result<(), Self::Error>;
 
     /// Whether both sides have just one processor, so that the peer cannot run while this one looks.
-    /// Asked after a pulse and after a sleep.
+    /// Asked after a pulse, and after some sleeps.
     fn is_alone(&self) -> bool;
 }
 
@@ -67,7 +67,8 @@ pub(crate) fn block_on<S: Blocking>(
                 if let Some(expected) = side.announce()? {
                     side.sleep(expected)?;
                 }
-                spinner.slept(side.is_alone());
+                let alone = spinner.asks().then(|| side.is_alone());
+                spinner.slept(alone);
             }
         }
     }

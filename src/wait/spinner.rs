@@ -43,6 +43,8 @@ pub(crate) struct Spinner {
     score: u32,
     /// Whether there is only one processor to run on.
     alone: bool,
+    /// Sleeps so far.
+    sleeps: u32,
     /// Lets another thread run; handed in, since it is a system call.
     yield_now: fn(),
 }
@@ -55,6 +57,7 @@ impl Spinner {
             looks: 0,
             score: SCORE_MAX / 2,
             alone,
+            sleeps: 0,
             yield_now,
         }
     }
@@ -86,10 +89,18 @@ impl Spinner {
         self.alone = alone;
     }
 
+    /// Whether, after this sleep, it wants to know of the processors anew: often at first, seldom later,
+    /// since asking costs a system call.
+    #[cold]
+    pub(crate) fn asks(&mut self) -> bool {
+        self.sleeps = self.sleeps.wrapping_add(1);
+        self.sleeps.is_power_of_two() || self.sleeps.is_multiple_of(64)
+    }
+
     /// After sleeping: spin a little for the next thing, but less than before.
     #[cold]
-    pub(crate) fn slept(&mut self, alone: bool) {
-        self.alone = alone;
+    pub(crate) fn slept(&mut self, alone: Option<bool>) {
+        self.alone = alone.unwrap_or(self.alone);
         self.score -= self.score.div_ceil(4);
         self.looks = 0;
     }
