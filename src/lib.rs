@@ -1,5 +1,91 @@
-//! Ringway: processes on one Linux machine hand each other messages, as fast as a cache line moves
-//! between two processors, and keep going when one of them is killed.
+//! Processes on one Linux machine hand each other messages through shared memory: nearly as fast as a
+//! cache line moves between two processors, and still right when one of them is killed.
+//!
+//! ```
+//! use ringway::spsc::{self, Config};
+//!
+//! # let name = format!("doc-crate-{}", std::process::id());
+//! let mut orders = spsc::create_or_attach(&name, Config::default())?.producer()?; // in one process
+//! let mut matching = spsc::create_or_attach(&name, Config::default())?.consumer()?; // in another
+//! orders.send(b"buy 100")?;
+//! assert_eq!(&*matching.recv()?, b"buy 100");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The memory
+//!
+//! A ring is one file in memory, which every participant has mapped: anonymous, or under a name in
+//! `/dev/shm`. All that there is to know of it is in it; there is no daemon.
+//!
+//! ```text
+//!   +--------+---------------+---------+------------------------------------------------+
+//!   | header | who is there, | cursors |   |len|message|len|message|0| free             |
+//!   | (fixed)| who is alive  |         |    ^                       ^                   |
+//!   +--------+---------------+---------+----|-----------------------|-------------------+
+//!                                         head                    tail
+//!                             the consumer has let go        the producer writes here,
+//!                             of all before this             and the length last
+//! ```
+//!
+//! To send is to write the message and then, as the last thing, its length. To receive is to look
+//! whether a length is there. Nobody calls the operating system, unless one side has to wait so long
+//! that it goes to sleep. [`spsc`] draws messages one after another, as here; [`mpmc`] has slots of one
+//! size, each with a sequence number that says whose turn it is.
+//!
+//! # Choosing a ring
+//!
+//! | you have | take |
+//! | --- | --- |
+//! | one sender and one receiver | [`spsc`]: the fastest, messages of any length |
+//! | workers that share one queue of jobs | [`mpmc`]: each message goes to exactly one of them |
+//! | items of at most 8 bytes, of which one may be lost with its consumer | [`mpmc::items`] |
+//! | answers to requests | two rings, one each way |
+//! | a peer that cannot use shared memory, or a choice made by configuration | a [`channel`] or an [`Endpoint`] |
+//! | programs one after another | a [`pipeline`] of [`stage`]s |
+//!
+//! Give a ring room for what comes in a burst, and no more: small rings stay in the nearer caches. Of
+//! [`spsc`] rings a message may take a little under half.
+//!
+//! # Choosing a wait strategy
+//!
+//! A look at a line that has not changed costs a nanosecond; waking a process that sleeps costs
+//! microseconds. So it pays to look for a while. [`WaitStrategy`](wait::WaitStrategy) is chosen when a ring
+//! is created:
+//!
+//! * **Adaptive**, the default, looks as long as that has paid lately, then sleeps. Keep it unless you know
+//!   better.
+//! * **Spin** never sleeps: the least latency, at the price of a processor for each side.
+//! * **Futex** sleeps at once: for messages that are rare, and processors that others need.
+//! * **Semaphore** is for programs to which futexes are forbidden, **EventFd** for those that can wait only
+//!   by `poll`; such a ring has no name, and is inherited or passed over a Unix socket.
+//!
+//! # When a process dies
+//!
+//! Each participant holds a lock on a byte of the ring's file, which the kernel drops when the process is
+//! gone, however it went. So a death is a fact and never a guess by the clock; a process that is only
+//! stopped is waited for.
+//!
+//! * A message that was not committed never appears.
+//! * A message that was taken and not acknowledged (a borrowed message is, when it is dropped) comes again,
+//!   marked `redelivered`: at least once.
+//! * A peer that waits is told [`RecvError::PeerDied`] within 100 ms; [`RecvError::Closed`] is for those who
+//!   leave properly. A successor attaches, takes the role over, and both go on.
+//! * The last one to leave takes the name away; a name whose owners are all dead blocks nobody.
+//!
+//! # Whom to trust
+//!
+//! Whatever a peer writes into the memory, nothing outside it is read or written, nothing loops for ever and
+//! nothing crashes: what cannot be is [`RecvError::Corrupt`]. Three things remain its to do:
+//!
+//! * change the bytes of a *borrowed* message while you read them. `recv_into` copies a message first;
+//! * never answer. Use the calls with a time-out;
+//! * truncate the file of a *named* ring, which ends its users by SIGBUS. Names are of mode 0600, for one user
+//!   only, unless told otherwise; anonymous rings are sealed against it and can be passed over a
+//!   Unix socket.
+//!
+//! # Features
+//!
+//! `cli` builds the command-line tool `ringway`. The library alone needs few dependencies and none of those.
 #![doc(html_no_source)]
 #![warn(rust_2018_idioms)]
 #![allow(dead_code, unused_imports, unreachable_code, unused_variables)] // while the crate is being built up; removed before the first release
@@ -32,6 +118,11 @@ pub mod cli;
 
 pub mod pipeline;
 pub mod stage;
+
+/// The code in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use endpoint::Endpoint;
 pub use error::{Error, RecvError, SendError};

@@ -1,4 +1,4 @@
-//! Rings as channels: [`spsc`](crate::spsc) and [`mpmc`](crate::mpmc) behind the common traits.
+//! Rings as channels: [`spsc`] and [`mpmc`] behind the common traits.
 //!
 //! The traits copy each message out of the ring. Who wants to read it in place, or to write it in
 //! place, takes the rings' own handles.

@@ -1,6 +1,6 @@
 //! Waiting: how long to spin, and when to sleep.
 //!
-//! [`block_on`] is the one loop in which every blocking call waits. It never loses a wake-up as long
+//! `block_on` is the one loop in which every blocking call waits. It never loses a wake-up as long
 //! as its four parts keep their word: `attempt` finds what is there; `announce` leaves a mark that
 //! whoever changes the word will see, *or* finds that it has changed; `sleep` returns at once if the
 //! word is no longer what was announced; and whoever changes the word and sees the mark wakes. The

@@ -1,0 +1,145 @@
+//! The examples do what they say, as processes of their own.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+mod common;
+
+use common::{Reaped, watchdog};
+
+/// An example, built beside the tests: `cargo test` builds all of them. (With `--test examples` it
+/// does not, and then they are built here.)
+fn example(name: &str) -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "--quiet", "--example", name]);
+    if cfg!(feature = "cli") {
+        cargo.args(["--features", "cli"]);
+    }
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo runs").success());
+    let test = std::env::current_exe().expect("own path");
+    let built = test.ancestors().nth(2).expect("target directory");
+    built.join("examples").join(name)
+}
+
+fn stdout(out: &Output) -> String {
+    assert!(out.status.success(), "{out:?}");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn ring_file(name: &str) -> PathBuf {
+    Path::new("/dev/shm").join(format!("ringway.{name}"))
+}
+
+#[test]
+fn parent_and_child_pass_every_number() {
+    let _dog = watchdog(120);
+    let out = Command::new(example("parent_and_child")).output().unwrap();
+    let sum = (1..=100_000u64).sum::<u64>();
+    assert_eq!(stdout(&out), format!("the numbers add up to {sum}\n"));
+}
+
+#[test]
+fn zero_copy_frames_arrive_whole_and_so_does_what_was_sent_shorter_than_reserved() {
+    let _dog = watchdog(120);
+    let out = Command::new(example("zero_copy")).output().unwrap();
+    assert_eq!(stdout(&out), "100 frames, then \"end\"\n");
+}
+
+#[test]
+fn two_programs_meet_by_name_in_either_order_and_leave_nothing_behind() {
+    let _dog = watchdog(120);
+    let program = example("two_programs");
+    for receiver_first in [true, false] {
+        let name = format!("test-two-programs-{}-{receiver_first}", std::process::id());
+        let start = |what: &str| {
+            let mut command = Command::new(&program);
+            command.args([what, &name]).stdout(Stdio::piped());
+            command
+        };
+        let receiver = || Reaped(start("recv").spawn().unwrap());
+        let early = receiver_first.then(receiver);
+        let mut sender = Reaped(start("send").stdin(Stdio::piped()).spawn().unwrap());
+        let mut input = sender.0.stdin.take().unwrap();
+        input.write_all(b"buy 100\nsell 30\n").unwrap();
+        if !receiver_first {
+            // The sender has created the ring by the time its name is there.
+            common::until(|| ring_file(&name).exists());
+        }
+        let mut receiver = early.unwrap_or_else(receiver);
+        drop(input);
+        assert!(sender.0.wait().unwrap().success());
+        let mut text = String::new();
+        let mut out = receiver.0.stdout.take().unwrap();
+        std::io::Read::read_to_string(&mut out, &mut text).unwrap();
+        assert!(receiver.0.wait().unwrap().success());
+        assert_eq!(text, "buy 100\nsell 30\n");
+        assert!(!ring_file(&name).exists());
+    }
+}
+
+#[test]
+fn a_receiver_outlives_a_sender_that_is_killed_and_goes_on_with_the_next() {
+    let _dog = watchdog(120);
+    let program = example("two_programs");
+    let name = format!("test-two-programs-{}-killed", std::process::id());
+    let mut receiver = Reaped(
+        Command::new(&program)
+            .args(["recv", &name])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut out = std::io::BufReader::new(receiver.0.stdout.take().unwrap());
+    let mut complaints = std::io::BufReader::new(receiver.0.stderr.take().unwrap());
+    let line = |from: &mut dyn std::io::BufRead| {
+        let mut line = String::new();
+        from.read_line(&mut line).unwrap();
+        line
+    };
+    let send = || {
+        Command::new(&program)
+            .args(["send", &name])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut first = Reaped(send());
+    let mut input = first.0.stdin.take().unwrap();
+    input.write_all(b"from the first\n").unwrap();
+    assert_eq!(line(&mut out), "from the first\n");
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+    assert_eq!(
+        line(&mut complaints),
+        "the sender died; waiting for another\n"
+    );
+    let mut second = Reaped(send());
+    let mut input = second.0.stdin.take().unwrap();
+    input.write_all(b"from the second\n").unwrap();
+    drop(input);
+    assert_eq!(line(&mut out), "from the second\n");
+    assert!(second.0.wait().unwrap().success());
+    assert!(receiver.0.wait().unwrap().success());
+    assert!(!ring_file(&name).exists());
+}
+
+#[test]
+fn a_pipeline_computes_its_sum_through_rings_and_through_the_pipes_of_a_shell() {
+    let _dog = watchdog(120);
+    let sum = (1..=100_000u64).map(|number| number * number).sum::<u64>();
+    let line = format!("the sum of the first 100000 squares is {sum}\n");
+    let example = example("pipeline");
+    assert_eq!(stdout(&Command::new(&example).output().unwrap()), line);
+    let script = "$E numbers | $E squares | $E sum";
+    let shell = Command::new("sh")
+        .args(["-c", script])
+        .env("E", &example)
+        .output();
+    assert_eq!(stdout(&shell.unwrap()), line);
+}
