@@ -36,7 +36,7 @@ fn main() -> Result<()> {
 
     // A reservation is a promise of room, not of a message. Dropped, it was never there; and fewer
     // bytes can be sent than were reserved.
-    drop(frames.reserve(1000)?);
+    let _ = frames.reserve(1000)?;
     let mut farewell = frames.reserve(1000)?;
     farewell[..3].copy_from_slice(b"end");
     farewell.commit_len(3);
