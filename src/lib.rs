@@ -88,7 +88,6 @@
 //! `cli` builds the command-line tool `ringway`. The library alone needs few dependencies and none of those.
 #![doc(html_no_source)]
 #![warn(rust_2018_idioms)]
-#![allow(dead_code, unused_imports, unreachable_code, unused_variables)] // while the crate is being built up; removed before the first release
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Ringway needs Linux: futexes, memfd and open-file-description locks");

@@ -5,7 +5,7 @@
 //! loom's, where every access is a scheduling point and every payload byte is checked for races.
 
 pub(crate) use core::hint::spin_loop;
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) use crossbeam_utils::CachePadded;
 
 /// A full fence, like `fence(SeqCst)`. On x86-64 by a locked instruction on the stack, which takes less
@@ -19,7 +19,7 @@ pub(crate) fn full_fence() {
         core::arch::asm!("lock or dword ptr [rsp], 0", options(nostack))
     }
     #[cfg(not(target_arch = "x86_64"))]
-    fence(Ordering::SeqCst);
+    core::sync::atomic::fence(Ordering::SeqCst);
 }
 
 /// A full fence right after a successful compare-exchange: on x86-64 that was one already, and only the
@@ -29,7 +29,7 @@ pub(crate) fn fence_after_exchange() {
     #[cfg(target_arch = "x86_64")]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
     #[cfg(not(target_arch = "x86_64"))]
-    fence(Ordering::SeqCst);
+    core::sync::atomic::fence(Ordering::SeqCst);
 }
 
 /// Bytes of a cache line, the unit in which memory moves between processors. Smaller under loom.

@@ -1,7 +1,6 @@
 //! Sleeping and waking, by the means that a ring's wait strategy names.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -106,14 +105,6 @@ impl Sleeper {
             }
             Sleeper::Semaphore(semaphore) => semaphore.post(),
             Sleeper::EventFd(events, door) => events[*door as usize].notify(),
-        }
-    }
-
-    /// The descriptor that is readable when there may be something, for strategy `EventFd`.
-    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Sleeper::EventFd(events, door) => Some(events[*door as usize].as_fd()),
-            _ => None,
         }
     }
 }

@@ -28,7 +28,6 @@ use std::time::{Duration, Instant};
 
 use super::attendance::{self, Peer, Side};
 use super::{Boundaries, Capabilities, Notice, Patience};
-use crate::os::clock::Deadline;
 use crate::os::inode::Token;
 use crate::os::{self, poll};
 use crate::{Error, RecvError, SendError};

@@ -158,11 +158,6 @@ impl Sender {
         }
     }
 
-    /// The descriptor, until it is closed.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd)
-    }
-
     /// Closes the end, running `leave` in place of the usual farewell.
     pub(super) fn close_with(&mut self, leave: impl FnOnce(BorrowedFd<'_>)) {
         if let Some(fd) = self.fd.take()

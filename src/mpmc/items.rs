@@ -3,7 +3,7 @@
 //!
 //! Where the processor can change 16 bytes at once (x86-64 since 2006), an item is claimed and
 //! published by one instruction: a producer that is killed has sent it or has not, and there is nothing
-//! to repair. Elsewhere the same calls work on the general ring with [`OnDeath::Drop`].
+//! to repair. Elsewhere the same calls work on the general ring with [`OnDeath::Drop`](super::OnDeath::Drop).
 //!
 //! ```
 //! use ringway::mpmc::{Config, items};
@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::participant::{Gone, Participant, Role};
-use super::{Config, OnDeath, ring};
+use super::{Config, ring};
 use crate::error::{Error, RecvError, SendError};
 use crate::os::clock::Deadline;
 use crate::primitive::Pairs;

@@ -13,8 +13,6 @@ pub(crate) const PRIORITIES: u32 = 32768;
 /// What a queue holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
-    /// How many messages it holds at most.
-    pub(crate) depth: usize,
     /// How long one may be.
     pub(crate) message: usize,
     /// How many it holds now.
@@ -66,7 +64,6 @@ pub(crate) fn geometry(queue: BorrowedFd<'_>) -> io::Result<Geometry> {
     // SAFETY: `attr` is writable.
     check(unsafe { libc::mq_getattr(queue.as_raw_fd(), &mut attr).into() })?;
     Ok(Geometry {
-        depth: attr.mq_maxmsg as usize,
         message: attr.mq_msgsize as usize,
         waiting: attr.mq_curmsgs as usize,
     })

@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::life::Pidfd;
 use super::{check, retry};
 
-pub(crate) use libc::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGSTOP, SIGTERM, SIGUSR1,
-};
+pub(crate) use libc::{SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, SIGTERM};
+#[cfg(feature = "cli")]
+pub(crate) use libc::{SIGHUP, SIGINT, SIGUSR1};
 
 /// What to start, and what it is given.
 pub(crate) struct Spawn<'a> {
@@ -212,6 +212,7 @@ fn parent_of(pid: u32) -> Option<u32> {
 }
 
 /// Makes orphans among our descendants our children, so that [`kill_descendants`] finds them.
+#[cfg(feature = "cli")]
 pub(crate) fn adopt_orphans() {
     // SAFETY: PR_SET_CHILD_SUBREAPER takes an integer. A kernel that refuses leaves things as
     // they were.
@@ -219,6 +220,7 @@ pub(crate) fn adopt_orphans() {
 }
 
 /// Kills every descendant of this process, and reaps those that became its children.
+#[cfg(feature = "cli")]
 pub(crate) fn kill_descendants() {
     // A process may fork between our look and our kill; its children are then ours at the next
     // look. One that forks faster than this loop is given up on.
@@ -380,11 +382,13 @@ pub(crate) fn poll(
 }
 
 /// Signals of this process, read from a descriptor instead of interrupting it.
+#[cfg(feature = "cli")]
 pub(crate) struct Signals {
     fd: OwnedFd,
     set: libc::sigset_t,
 }
 
+#[cfg(feature = "cli")]
 impl Signals {
     /// Blocks `signals` in this thread (and in those that it starts from now on) and takes them
     /// from the descriptor. Dropping it unblocks them.
@@ -427,12 +431,14 @@ impl Signals {
     }
 }
 
+#[cfg(feature = "cli")]
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
+#[cfg(feature = "cli")]
 impl Drop for Signals {
     fn drop(&mut self) {
         // SAFETY: `set` is initialised.

@@ -115,9 +115,3 @@ pub(crate) fn is_named(file: &File, path: &Path) -> bool {
     };
     ours.dev() == theirs.dev() && ours.ino() == theirs.ino()
 }
-
-/// Bytes of a page of memory.
-pub(crate) fn page_size() -> u64 {
-    // SAFETY: sysconf takes an integer.
-    (unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).max(4096) as u64
-}

@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The section of a program that takes its input as messages.
-pub(crate) const INPUT: &str = "ringway_in";
+const INPUT: &str = "ringway_in";
 /// The section of a program that gives its output as messages.
-pub(crate) const OUTPUT: &str = "ringway_out";
+const OUTPUT: &str = "ringway_out";
 
 /// Which of its two sides a program has as messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -28,7 +28,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use aware::Aware;
-pub(crate) use aware::{INPUT, OUTPUT};
 pub use report::{Outcome, Reason, StageFailure};
 pub use supervisor::Running;
 
@@ -231,6 +230,7 @@ impl Pipeline {
 
     /// Has `name` stand for the program `file`, of which `aware` tells by its arguments which sides
     /// are messages.
+    #[cfg(feature = "cli")]
     pub(crate) fn tool(
         mut self,
         name: &str,

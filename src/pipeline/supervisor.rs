@@ -473,6 +473,7 @@ impl Running {
     ///
     /// # Errors
     /// A sentence that says why not.
+    #[cfg(feature = "cli")]
     pub(crate) fn restart(&mut self, stage: &str) -> Result<(), String> {
         let index = match stage.parse::<usize>() {
             Ok(number) => number

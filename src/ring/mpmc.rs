@@ -471,11 +471,6 @@ impl<'a> Queue<'a> {
         alarm & CLOSED != 0
     }
 
-    /// Whether nothing can be sent any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.cursors.tail.load(Ordering::Relaxed) >= LIMIT
-    }
-
     /// Whether nothing can be sent any more and everything sent was taken (not: released).
     pub(crate) fn is_drained(&self) -> bool {
         let tail = self.cursors.tail.load(Ordering::Relaxed);
@@ -501,12 +496,6 @@ impl<'a> Queue<'a> {
         let head = self.cursors.head.load(Ordering::Acquire);
         let tail = self.cursors.tail.load(Ordering::Relaxed) & !CLOSED;
         tail.saturating_sub(head).min(self.slots.capacity())
-    }
-
-    /// Number of tickets claimed, and number of messages taken, since creation.
-    pub(crate) fn cursors(&self) -> (u64, u64) {
-        let head = self.cursors.head.load(Ordering::Acquire);
-        (self.cursors.tail.load(Ordering::Relaxed) & !CLOSED, head)
     }
 
     /// What the alarm shows: when it has changed, [`Queue::adopt`] may find something.
@@ -674,11 +663,6 @@ impl<'a> Queue<'a> {
             }
         }
         None
-    }
-
-    /// Whether there is a message of a dead reader for a consumer to adopt.
-    pub(crate) fn has_orphan(&self, is_dead: impl Fn(usize) -> bool) -> bool {
-        self.find_orphan(&is_dead, |_, _| Some(())).is_some()
     }
 
     /// Takes a message of a dead reader, for the participant of record `me`, which must not hold

@@ -613,14 +613,6 @@ pub(crate) struct Record {
 /// Flag of a record, never of a header: a consumer that died may have seen it.
 pub(crate) const AGAIN: u64 = 1 << 63;
 
-impl Record {
-    /// Whether a consumer that died may have seen it.
-    #[inline(always)]
-    pub(crate) fn redelivered(&self) -> bool {
-        self.flags & AGAIN != 0
-    }
-}
-
 /// What a look at the next header gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {

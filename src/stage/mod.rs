@@ -26,7 +26,7 @@
 use std::hint::black_box;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::time::Duration;
 
 mod stream;
@@ -205,7 +205,8 @@ impl Deref for Message<'_> {
 
 impl Input {
     /// An input that takes messages from a stream.
-    pub(crate) fn from_stream(from: OwnedFd, format: Format) -> Input {
+    #[cfg(feature = "cli")]
+    pub(crate) fn from_stream(from: std::os::fd::OwnedFd, format: Format) -> Input {
         Input {
             from: Source::Stream(Reader::new(from, format)),
         }
@@ -295,13 +296,6 @@ enum Sink {
 }
 
 impl Output {
-    /// An output that puts messages on a stream.
-    pub(crate) fn to_stream(to: OwnedFd, format: Format) -> Output {
-        Output {
-            to: Sink::Stream(Writer::new(to, format)),
-        }
-    }
-
     /// Sends a message; waits for room.
     ///
     /// # Errors

@@ -70,11 +70,6 @@ impl Reader {
         &self.buffer[at]
     }
 
-    /// Bytes given out so far, with what marks them as messages.
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
-    }
-
     /// The next message; waits for it if told to.
     #[inline]
     pub(crate) fn next(&mut self, wait: bool) -> Result<Next, RecvError> {

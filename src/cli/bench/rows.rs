@@ -148,15 +148,6 @@ impl Record {
         self.syscalls.insert(case, per_message);
     }
 
-    /// How many repetitions of `case` had the processors near (or sharing one).
-    pub(crate) fn good(&self, case: &Case) -> usize {
-        self.repetitions.get(case).map_or(0, |all| {
-            all.iter()
-                .filter(|one| matches!(one.placement(), Placement::Near | Placement::Same))
-                .count()
-        })
-    }
-
     /// The placement whose repetitions `case` is judged by: near if any was, else the commonest.
     fn placement(repetitions: &[Repetition]) -> Placement {
         let count = |p| repetitions.iter().filter(|r| r.placement() == p).count();
