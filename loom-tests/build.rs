@@ -1,5 +1,5 @@
 //! Writes the mutants: the algorithm's own source with one bug seeded in each. The models must fail on
-//! them (`tests/mpmc_mutants.rs`); a mutant whose text is not found any more fails the build.
+//! them (`tests/mpmc_mutants.rs`, `tests/spsc_mutants.rs`); a mutant whose text is not found any more fails the build.
 
 use std::path::Path;
 
@@ -77,6 +77,174 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "head_moves_after_the_slot_is_freed",
         "let _ = self.cursors.head.compare_exchange(ticket, ticket.wrapping_add(1), Ordering::Release, Ordering::Relaxed);\n        if self.has_taken(ticket)",
         "if true",
+    ),
+    (
+        "ring/spsc",
+        "header_store_is_relaxed",
+        "self.data.word(at).store(word, Ordering::Release);\n        }\n        Notify::Nobody",
+        "self.data.word(at).store(word, Ordering::Relaxed);\n        }\n        Notify::Nobody",
+    ),
+    (
+        "ring/spsc",
+        "header_swap_is_relaxed",
+        "self.data.word(at).swap(word, Ordering::Release)",
+        "self.data.word(at).swap(word, Ordering::Relaxed)",
+    ),
+    (
+        "ring/spsc",
+        "acknowledged_swap_is_relaxed",
+        "self.control.consumer.position.swap(to, Ordering::Release)",
+        "self.control.consumer.position.swap(to, Ordering::Relaxed)",
+    ),
+    (
+        "ring/spsc",
+        "acknowledged_store_is_relaxed",
+        "self.control.consumer.position.store(to, Ordering::Release)",
+        "self.control.consumer.position.store(to, Ordering::Relaxed)",
+    ),
+    (
+        "ring/spsc",
+        "acknowledged_is_stored_plainly",
+        "self.control.consumer.position.swap(to, Ordering::Release)",
+        "{ let old = self.control.consumer.position.load(Ordering::Relaxed); self.control.consumer.position.store(to, Ordering::Release); old }",
+    ),
+    (
+        "ring/spsc",
+        "head_is_relaxed",
+        ".store(self.acknowledged, Ordering::Release)",
+        ".store(self.acknowledged, Ordering::Relaxed)",
+    ),
+    (
+        "ring/spsc",
+        "take_is_relaxed",
+        "let word = self.data.word(self.position).load(Ordering::Acquire);",
+        "let word = self.data.word(self.position).load(Ordering::Relaxed);",
+    ),
+    (
+        "ring/spsc",
+        "padding_before_its_record",
+        "self.data.word(place.header).store(word, Ordering::Relaxed);\n        (\n            self.position,\n            header(place.header - self.position - WORD, PAD),\n        )",
+        "self.data.word(self.position).store(header(place.header - self.position - WORD, PAD), Ordering::Release);\n        (place.header, word)",
+    ),
+    (
+        "ring/spsc",
+        "looks_for_room_relaxed",
+        "let seen = word.load(Ordering::Acquire) & !(WORD - 1);",
+        "let seen = word.load(Ordering::Relaxed) & !(WORD - 1);",
+    ),
+    (
+        "ring/spsc",
+        "looks_lazily_relaxed",
+        "self.control.head.load(Ordering::Acquire)",
+        "self.control.head.load(Ordering::Relaxed)",
+    ),
+    (
+        "ring/spsc",
+        "announces_for_room_relaxed",
+        ".fetch_or(WAITING, Ordering::Acquire)",
+        ".fetch_or(WAITING, Ordering::Relaxed)",
+    ),
+    (
+        "ring/spsc",
+        "no_zero_behind_the_last",
+        "unsafe { self.data.zero(self.position, end) };",
+        "let _ = end;",
+    ),
+    (
+        "ring/spsc",
+        "zeroes_the_next_header_after_publishing",
+        "unsafe { self.data.zero_line(self.zeroed) };",
+        "unsafe { self.data.zero(self.position, self.zeroed + LINE) };",
+    ),
+    (
+        "ring/spsc",
+        "keeps_one_line_back",
+        "acknowledged + self.data.capacity() - 2 * LINE);",
+        "acknowledged + self.data.capacity() - LINE);",
+    ),
+    (
+        "ring/spsc",
+        "reservation_keeps_the_frontier",
+        "self.zeroed = self.position + WORD;",
+        "",
+    ),
+    (
+        "ring/spsc",
+        "cut_message_restores_the_frontier",
+        "if len == place.len {",
+        "if true {",
+    ),
+    (
+        "ring/spsc",
+        "producer_ignores_the_sleeper",
+        "if self.data.word(at).swap(word, Ordering::Release) & WAITING != 0 {",
+        "self.data.word(at).swap(word, Ordering::Release); if false {",
+    ),
+    (
+        "ring/spsc",
+        "consumer_ignores_the_sleeper",
+        "if old & WAITING != 0 {",
+        "if old & WAITING != 0 && false {",
+    ),
+    (
+        "ring/spsc",
+        "consumer_announces_without_looking_again",
+        "match word.compare_exchange(0, WAITING, Ordering::Relaxed, Ordering::Relaxed) {",
+        "word.store(WAITING, Ordering::Relaxed); match Ok(0u64) {",
+    ),
+    (
+        "ring/spsc",
+        "producer_announces_without_looking_again",
+        "self.raise_limit(seen & !(WORD - 1))?; Ok(if self.fit(len).1 <= self.limit {",
+        "Ok(if self.fit(len).1 <= self.limit {",
+    ),
+    (
+        "ring/spsc",
+        "touches_below_the_acknowledged",
+        "let mut end = line_end(from);",
+        "let mut end = line_end(from - LINE);",
+    ),
+    (
+        "ring/spsc",
+        "touches_after_acknowledging",
+        "if to - self.published >= self.data.capacity() / 8 {",
+        "if self.manner.touch && self.streak > TOUCH_AFTER { self.touch(from, to); } if to - self.published >= self.data.capacity() / 8 {",
+    ),
+    (
+        "ring/spsc",
+        "successor_zeroes_nothing",
+        "unsafe { data.zero(position + WORD, acknowledged + capacity) };",
+        "",
+    ),
+    (
+        "ring/spsc",
+        "successor_zeroes_the_next_header",
+        "unsafe { data.zero(position + WORD, acknowledged + capacity) };",
+        "data.word(position).store(0, Ordering::Relaxed); unsafe { data.zero(position + WORD, acknowledged + capacity) };",
+    ),
+    (
+        "ring/spsc",
+        "successor_looks_for_room_relaxed",
+        "let acknowledged = control.consumer.position.load(Ordering::Acquire) & !(WORD - 1);",
+        "let acknowledged = control.consumer.position.load(Ordering::Relaxed) & !(WORD - 1);",
+    ),
+    (
+        "ring/spsc",
+        "successor_marks_nothing",
+        "redelivered: control.consumer.taken.load(Ordering::Relaxed),",
+        "redelivered: 0,",
+    ),
+    (
+        "ring/spsc",
+        "batch_publishes_at_its_first",
+        "self.first = Some((at, word));",
+        "self.first = Some((at, word)); self.data.word(at).store(word, Ordering::Release);",
+    ),
+    (
+        "ring/spsc",
+        "closing_ignores_the_sleeper",
+        "self.publish_header(self.position, header(0, CLOSED))",
+        "{ let _ = self.publish_header(self.position, header(0, CLOSED)); Notify::Nobody }",
     ),
     ("wait/bell", "without_fences", "full_fence();", ""),
     // Not mutants: two files under the module names by which one uses the other.

@@ -16,19 +16,79 @@ pub fn full_fence() {
     fence(Ordering::SeqCst);
 }
 
+thread_local! {
+    /// The thread that is to die, and the accesses that it has left. loom's threads share this one.
+    static FUSE: std::cell::Cell<Option<(loom::thread::ThreadId, u32)>> =
+        const { std::cell::Cell::new(None) };
+}
+
+/// What a dying thread unwinds with.
+struct Death;
+
+/// Called before each access to shared memory.
+fn step() {
+    let Some((thread, left)) = FUSE.get() else {
+        return;
+    };
+    if thread != loom::thread::current().id() {
+        return;
+    }
+    match left.checked_sub(1) {
+        Some(left) => FUSE.set(Some((thread, left))),
+        None => {
+            FUSE.set(None);
+            std::panic::resume_unwind(Box::new(Death));
+        }
+    }
+}
+
+/// Runs `f` until the calling thread has accessed shared memory `steps` times, and there ends it, as a
+/// kill would. `None` if it ended so.
+pub fn die_after<R>(steps: u32, f: impl FnOnce() -> R) -> Option<R> {
+    FUSE.set(Some((loom::thread::current().id(), steps)));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    FUSE.set(None);
+    match result {
+        Ok(value) => Some(value),
+        Err(death) if death.is::<Death>() => None,
+        Err(failure) => std::panic::resume_unwind(failure),
+    }
+}
+
 macro_rules! atomic {
     ($name:ident, $value:ty) => {
         pub struct $name {
-            word: loom::sync::atomic::$name,
+            word: std::cell::UnsafeCell<loom::sync::atomic::$name>,
             companion: loom::sync::atomic::AtomicUsize,
         }
 
         impl $name {
             pub fn new(value: $value) -> Self {
                 Self {
-                    word: loom::sync::atomic::$name::new(value),
+                    word: std::cell::UnsafeCell::new(loom::sync::atomic::$name::new(value)),
                     companion: loom::sync::atomic::AtomicUsize::new(0),
                 }
+            }
+            fn word(&self) -> &loom::sync::atomic::$name {
+                step();
+                // SAFETY: exclusive references exist in `write_plainly` alone, which calls nothing.
+                unsafe { &*self.word.get() }
+            }
+            /// A write that is not atomic: loom fails unless it is ordered with every access. The nudge
+            /// moves loom's clock on: it would take what follows a release for a part of it.
+            #[track_caller]
+            pub fn write_plainly(&self, value: $value) {
+                step();
+                self.nudge();
+                // SAFETY: loom's threads take turns, and not in here.
+                unsafe { &mut *self.word.get() }.with_mut(|word| *word = value);
+            }
+            /// A read that is not atomic: loom fails unless it is ordered with every write.
+            #[track_caller]
+            pub fn read_plainly(&self) -> $value {
+                self.nudge();
+                // SAFETY: loom checks what is asked for: that no write is concurrent.
+                unsafe { self.word().unsync_load() }
             }
             fn nudge(&self) {
                 self.companion.fetch_add(1, Ordering::Relaxed);
@@ -36,31 +96,31 @@ macro_rules! atomic {
             #[track_caller]
             pub fn load(&self, order: Ordering) -> $value {
                 self.nudge();
-                self.word.load(order)
+                self.word().load(order)
             }
             #[track_caller]
             pub fn store(&self, value: $value, order: Ordering) {
-                self.word.store(value, order)
+                self.word().store(value, order)
             }
             #[track_caller]
             pub fn swap(&self, value: $value, order: Ordering) -> $value {
-                self.word.swap(value, order)
+                self.word().swap(value, order)
             }
             #[track_caller]
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                self.word.fetch_add(value, order)
+                self.word().fetch_add(value, order)
             }
             #[track_caller]
             pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
-                self.word.fetch_sub(value, order)
+                self.word().fetch_sub(value, order)
             }
             #[track_caller]
             pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
-                self.word.fetch_or(value, order)
+                self.word().fetch_or(value, order)
             }
             #[track_caller]
             pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
-                self.word.fetch_and(value, order)
+                self.word().fetch_and(value, order)
             }
             #[track_caller]
             pub fn compare_exchange(
@@ -71,7 +131,7 @@ macro_rules! atomic {
                 failure: Ordering,
             ) -> Result<$value, $value> {
                 self.nudge();
-                self.word.compare_exchange(current, new, success, failure)
+                self.word().compare_exchange(current, new, success, failure)
             }
         }
     };
@@ -92,6 +152,60 @@ impl<T> std::ops::Deref for CachePadded<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.0
+    }
+}
+
+/// Bytes of a line: two words, so that small areas have several.
+pub const LINE: u64 = 16;
+
+/// The data area of an SPSC ring, word by word. A word is a header at one time and payload at another:
+/// headers are accessed atomically, payload plainly, and loom fails when the two are not ordered.
+#[derive(Clone, Copy)]
+pub struct Data<'a>(pub &'a [AtomicU64]);
+
+impl<'a> Data<'a> {
+    pub fn capacity(&self) -> u64 {
+        self.0.len() as u64 * 8
+    }
+    pub fn word(&self, position: u64) -> &'a AtomicU64 {
+        &self.0[((position & (self.capacity() - 1)) / 8) as usize]
+    }
+    /// # Safety
+    /// None: loom checks.
+    #[track_caller]
+    pub unsafe fn zero(&self, from: u64, to: u64) {
+        assert!(from <= to && to - from <= self.capacity());
+        for position in (from..to).step_by(8) {
+            self.word(position).write_plainly(0);
+        }
+    }
+    /// # Safety
+    /// None: loom checks.
+    #[track_caller]
+    pub unsafe fn zero_line(&self, position: u64) {
+        assert!(position.is_multiple_of(LINE));
+        // SAFETY: none needed.
+        unsafe { self.zero(position, position + LINE) };
+    }
+    /// # Safety
+    /// None: loom checks.
+    #[track_caller]
+    pub unsafe fn copy_in(&self, position: u64, bytes: &[u8]) {
+        assert!((position & (self.capacity() - 1)) + bytes.len() as u64 <= self.capacity());
+        for (index, word) in bytes.chunks(8).enumerate() {
+            let word = u64::from_le_bytes(word.try_into().expect("whole words"));
+            self.word(position + 8 * index as u64).write_plainly(word);
+        }
+    }
+    /// # Safety
+    /// None: loom checks.
+    #[track_caller]
+    pub unsafe fn copy_out(&self, position: u64, bytes: &mut [u8]) {
+        assert!((position & (self.capacity() - 1)) + bytes.len() as u64 <= self.capacity());
+        for (index, word) in bytes.chunks_mut(8).enumerate() {
+            let value = self.word(position + 8 * index as u64).read_plainly();
+            word.copy_from_slice(&value.to_le_bytes());
+        }
     }
 }
 

@@ -1,0 +1,72 @@
+//! The models can fail: each bug seeded into the SPSC algorithm (see `build.rs`) is found by one.
+#![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)]
+
+#[path = "../src/primitive.rs"]
+mod primitive;
+
+/// Runs the model in a process of its own, since a failing model may abort, and expects it to fail.
+fn is_caught(name: &str, model: fn()) {
+    if std::env::var_os("RINGWAY_MUTANT").is_some() {
+        return model();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env("RINGWAY_MUTANT", "1")
+        .output()
+        .unwrap();
+    assert!(
+        !output.status.success(),
+        "the model does not notice the bug"
+    );
+}
+
+macro_rules! mutants {
+    ($($name:ident: $model:ident),* $(,)?) => {
+        $(
+            mod $name {
+                pub(crate) mod algorithm {
+                    include!(concat!(env!("OUT_DIR"), "/spsc_", stringify!($name), ".rs"));
+                }
+                pub(crate) mod models {
+                    include!("models/spsc.rs");
+                }
+            }
+
+            #[test]
+            fn $name() {
+                is_caught(stringify!($name), self::$name::models::$model)
+            }
+        )*
+    };
+}
+
+mutants!(
+    header_store_is_relaxed: commit_and_wrap_spinning,
+    header_swap_is_relaxed: commit_and_wrap_parking,
+    acknowledged_swap_is_relaxed: a_sleeping_producer_is_woken,
+    acknowledged_store_is_relaxed: room_that_was_given_back_is_found,
+    acknowledged_is_stored_plainly: a_sleeping_producer_is_woken,
+    head_is_relaxed: room_that_was_given_back_is_found,
+    take_is_relaxed: commit_and_wrap_parking,
+    padding_before_its_record: commit_and_wrap_parking,
+    looks_for_room_relaxed: commit_and_wrap_parking,
+    looks_lazily_relaxed: room_that_was_given_back_is_found,
+    announces_for_room_relaxed: a_sleeping_producer_is_woken,
+    no_zero_behind_the_last: commit_and_wrap_parking,
+    zeroes_the_next_header_after_publishing: a_sleeping_consumer_is_woken,
+    keeps_one_line_back: commit_and_wrap_parking,
+    reservation_keeps_the_frontier: nothing_of_an_aborted_or_cut_message_is_seen,
+    cut_message_restores_the_frontier: nothing_of_an_aborted_or_cut_message_is_seen,
+    producer_ignores_the_sleeper: a_sleeping_consumer_is_woken,
+    consumer_ignores_the_sleeper: a_sleeping_producer_is_woken,
+    consumer_announces_without_looking_again: a_sleeping_consumer_is_woken,
+    producer_announces_without_looking_again: a_sleeping_producer_is_woken,
+    touches_below_the_acknowledged: touched_lines_are_the_consumers,
+    touches_after_acknowledging: touched_lines_are_the_consumers,
+    successor_zeroes_nothing: a_producer_that_died_in_a_reservation_is_succeeded,
+    successor_zeroes_the_next_header: a_producer_that_died_sending_is_succeeded,
+    successor_looks_for_room_relaxed: a_producer_that_died_wrapping_is_succeeded,
+    successor_marks_nothing: a_consumer_that_died_is_succeeded,
+    batch_publishes_at_its_first: a_batch_is_seen_whole,
+    closing_ignores_the_sleeper: closing_is_seen_after_the_last_message,
+);
