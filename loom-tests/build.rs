@@ -111,14 +111,26 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "head_is_relaxed",
-        ".store(self.acknowledged, Ordering::Release)",
-        ".store(self.acknowledged, Ordering::Relaxed)",
+        "self.control.head.store(to, Ordering::Release)",
+        "self.control.head.store(to, Ordering::Relaxed)",
     ),
     (
         "ring/spsc",
         "take_is_relaxed",
         "let word = self.data.word(self.position).load(Ordering::Acquire);",
         "let word = self.data.word(self.position).load(Ordering::Relaxed);",
+    ),
+    (
+        "ring/spsc",
+        "take_at_once_is_relaxed",
+        "let word = self.data.word(at).load(Ordering::Acquire);",
+        "let word = self.data.word(at).load(Ordering::Relaxed);",
+    ),
+    (
+        "ring/spsc",
+        "reads_after_giving_back",
+        "read(self.data, at + WORD, len); self.position = end; add(&self.control.consumer.messages, 1); Some(self.give_back(at))",
+        "self.position = end; add(&self.control.consumer.messages, 1); let notify = self.give_back(at); read(self.data, at + WORD, len); Some(notify)",
     ),
     (
         "ring/spsc",
@@ -208,7 +220,7 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "ring/spsc",
         "touches_after_acknowledging",
         "if to - self.published >= self.data.capacity() / 8 {",
-        "if self.manner.touch && self.streak > TOUCH_AFTER { self.touch(from, to); } if to - self.published >= self.data.capacity() / 8 {",
+        "if (from ^ to) >= LINE && self.manner.touch { self.touch(from, to); } if to - self.published >= self.data.capacity() / 8 {",
     ),
     (
         "ring/spsc",

@@ -19,6 +19,7 @@ models!(
     a_batch_is_seen_whole,
     nothing_of_an_aborted_or_cut_message_is_seen,
     room_that_was_given_back_is_found,
+    a_long_message_is_read_before_it_is_overwritten,
     a_sleeping_consumer_is_woken,
     a_sleeping_producer_is_woken,
     both_sides_sleep,

@@ -48,6 +48,8 @@ mutants!(
     acknowledged_is_stored_plainly: a_sleeping_producer_is_woken,
     head_is_relaxed: room_that_was_given_back_is_found,
     take_is_relaxed: commit_and_wrap_parking,
+    take_at_once_is_relaxed: commit_and_wrap_parking,
+    reads_after_giving_back: a_long_message_is_read_before_it_is_overwritten,
     padding_before_its_record: commit_and_wrap_parking,
     looks_for_room_relaxed: commit_and_wrap_parking,
     looks_lazily_relaxed: room_that_was_given_back_is_found,

@@ -89,9 +89,25 @@ impl Producer {
         }
     }
 
+    /// The short path, or else the long one, as the handle does.
+    fn send_once(&mut self, words: &[u64]) -> Result<Notify, Refused> {
+        let message = bytes(words);
+        match self.tx.send_at_once(&message, 0) {
+            Some(notify) => Ok(notify),
+            None => self.tx.try_send(&message, 0),
+        }
+    }
+
+    fn stage(&mut self, words: &[u64]) {
+        let message = bytes(words);
+        if !self.tx.stage_at_once(&message) {
+            self.tx.stage(&message).expect("room");
+        }
+    }
+
     /// Whether there was room.
     fn try_send(&mut self, words: &[u64]) -> bool {
-        match self.tx.try_send(&bytes(words), 0) {
+        match self.send_once(words) {
             Ok(notify) => {
                 self.notify(notify);
                 true
@@ -130,6 +146,16 @@ fn bytes(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
+fn read(data: Data<'_>, payload: u64, len: u64) -> Vec<u64> {
+    let mut bytes = vec![0; len as usize];
+    // SAFETY: loom checks.
+    unsafe { data.copy_out(payload, &mut bytes) };
+    bytes
+        .chunks(8)
+        .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+        .collect()
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Got {
     Message(Vec<u64>, bool),
@@ -146,18 +172,16 @@ impl Consumer {
         }
     }
 
-    /// Takes the next message and reads it.
+    /// Takes the next message and reads it: by the short path, or else the long one.
     fn take(&mut self) -> Got {
+        if let Some((payload, len)) = self.rx.take_at_once() {
+            return Got::Message(read(self.rx.data(), payload, len), false);
+        }
         match self.rx.take().expect("honest peers") {
-            Next::Message(record) => {
-                let mut bytes = vec![0; record.len as usize];
-                // SAFETY: loom checks.
-                unsafe { self.rx.data().copy_out(record.payload, &mut bytes) };
-                let words = bytes
-                    .chunks(8)
-                    .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
-                Got::Message(words.collect(), record.redelivered())
-            }
+            Next::Message(record) => Got::Message(
+                read(self.rx.data(), record.payload, record.len),
+                record.redelivered(),
+            ),
             Next::Empty => {
                 self.rx.rest();
                 Got::Empty
@@ -174,6 +198,16 @@ impl Consumer {
 
     /// Takes a message, if there is one, and gives it back.
     fn try_recv(&mut self) -> Option<Vec<u64>> {
+        let mut message = None;
+        let consumed = self
+            .rx
+            .consume_at_once(|data, payload, len| message = Some(read(data, payload, len)));
+        if let Some(notify) = consumed {
+            if notify == Notify::Peer {
+                self.ring.producer.wake();
+            }
+            return message;
+        }
         match self.take() {
             Got::Message(words, _) => {
                 self.acknowledge();
@@ -295,7 +329,7 @@ pub(crate) fn a_batch_is_seen_whole() {
             let (mut producer, mut consumer) = ring_at(128, start, manner);
             let sending = thread::spawn(move || {
                 for value in 1..=3 {
-                    producer.tx.stage(&bytes(&[value])).expect("room");
+                    producer.stage(&[value]);
                 }
                 let notify = producer.tx.publish();
                 producer.notify(notify);
@@ -376,6 +410,26 @@ pub(crate) fn room_that_was_given_back_is_found() {
             are_in_order(&received, sent);
         });
         say("room_that_was_given_back_is_found", count);
+    }
+}
+
+pub(crate) fn a_long_message_is_read_before_it_is_overwritten() {
+    for manner in [PARKING, SPINNING] {
+        let count = explore(move || {
+            let (mut producer, mut consumer) = ring_at(128, 32, manner);
+            assert!(producer.try_send(&[1; 5]));
+            assert!(producer.try_send(&[2; 5]));
+            let sending = thread::spawn(move || {
+                let sent = (0..2).any(|_| producer.try_send(&[3; 5]));
+                (producer, sent)
+            });
+            let mut received: Vec<_> = (0..2).filter_map(|_| consumer.try_recv()).collect();
+            let (mut producer, sent) = sending.join().unwrap();
+            assert!(sent || producer.try_send(&[3; 5]));
+            received.extend(consumer.drain());
+            assert_eq!(received, [[1; 5], [2; 5], [3; 5]]);
+        });
+        say("a_long_message_is_read_before_it_is_overwritten", count);
     }
 }
 
@@ -512,7 +566,7 @@ fn producer_dies(
                 // On this thread: proof of the death orders what the dead one did.
                 let mut successor = Producer::new(&producer.ring, PARKING);
                 let from = successor.tx.position();
-                let woke = successor.tx.try_send(&[], 0);
+                let woke = successor.send_once(&[]);
                 if let Err(Refused::Corrupt(corrupt)) = woke {
                     panic!("{corrupt:?}");
                 }
@@ -586,8 +640,8 @@ pub(crate) fn a_producer_that_died_in_a_batch_is_succeeded() {
         (128, 104),
         2,
         |producer| {
-            producer.tx.stage(&bytes(&[1])).expect("room");
-            producer.tx.stage(&bytes(&[2])).expect("room");
+            producer.stage(&[1]);
+            producer.stage(&[2]);
             let _ = producer.tx.publish();
         },
     );
