@@ -1,6 +1,6 @@
 //! The bell under loom: no wake-up is lost, with any number of sleepers and notifiers; and without
 //! either of its fences one is.
-#![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub, clippy::all)] // of mutants
 
 #[path = "../src/primitive.rs"]
 mod primitive;
@@ -115,7 +115,9 @@ macro_rules! models {
                     });
                     shared.give();
                     shared.give();
-                    sleepers.map(|sleeper| sleeper.join().unwrap());
+                    for sleeper in sleepers {
+                        sleeper.join().unwrap();
+                    }
                 });
             }
         }

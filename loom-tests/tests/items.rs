@@ -1,5 +1,5 @@
 //! The ring of 8-byte items under loom.
-#![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub, clippy::all)] // of what is generated
 
 #[path = "../src/primitive.rs"]
 mod primitive;

@@ -1,5 +1,5 @@
 //! The models can fail: each bug seeded into the MPMC algorithm (see `build.rs`) is found by one.
-#![allow(dead_code, unused, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)] // of mutants
 
 #[path = "../src/primitive.rs"]
 mod primitive;

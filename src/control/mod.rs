@@ -19,7 +19,10 @@
 //!         match request.command() {
 //!             Command::Ping => request.reply(Ok("pong")),
 //!             Command::Stop => return request.reply(Ok("stopping")),
-//!             other => request.reply(Err(&format!("{other} is not for me"))),
+//!             other => {
+//!                 let why = format!("{other} is not for me");
+//!                 request.reply(Err(&why));
+//!             }
 //!         }
 //!     }
 //! });
