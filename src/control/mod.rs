@@ -16,7 +16,7 @@
 //! let mut server = Server::bind(&name)?;
 //! std::thread::spawn(move || {
 //!     while let Some(request) = server.wait(Patience::Forever) {
-//!         match request.command() {
+//!         match request.command().clone() {
 //!             Command::Ping => request.reply(Ok("pong")),
 //!             Command::Stop => return request.reply(Ok("stopping")),
 //!             other => {
