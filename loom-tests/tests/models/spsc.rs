@@ -180,7 +180,7 @@ impl Consumer {
         match self.rx.take().expect("honest peers") {
             Next::Message(record) => Got::Message(
                 read(self.rx.data(), record.payload, record.len),
-                record.redelivered(),
+                record.flags & AGAIN != 0,
             ),
             Next::Empty => {
                 self.rx.rest();
