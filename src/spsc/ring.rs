@@ -242,7 +242,8 @@ impl Ring {
     /// does.
     ///
     /// # Errors
-    /// As [`attach`]; [`Error::Os`] when the socket fails or is closed.
+    /// As [`attach`]; [`Error::Os`] when the socket fails or is closed; [`Error::NoRoom`] when this
+    /// process has no descriptors left for it: what was sent is then lost, and nothing stays open.
     pub fn receive_over(socket: &UnixStream) -> Result<Ring, Error> {
         let fail = |error| Error::os("recvmsg", "(socket)", error);
         let mut fds = os::pass::receive(socket.as_fd()).map_err(fail)?.into_iter();
