@@ -1,0 +1,155 @@
+//! Steps another process by single instructions, and looks after each one.
+#![allow(dead_code, unreachable_pub)] // each test binary uses its own part
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// How a stepped stretch ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The process came to its next [`here`].
+    Done,
+    /// It sleeps in the kernel.
+    Asleep,
+    /// The observer asked to stop.
+    Enough,
+}
+
+/// A traced process, killed when this is dropped.
+pub struct Stepped {
+    child: Child,
+    /// The thread that is traced: a test runs in a thread of its own.
+    thread: i32,
+    /// Instructions so far.
+    pub steps: usize,
+}
+
+/// In the stepped process: marks the beginning and the end of what is stepped.
+pub fn here() {
+    // SAFETY: raise takes a signal number.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// In the stepped process, once: asks to be traced by the parent.
+pub fn traced() {
+    // SAFETY: PTRACE_TRACEME takes no further arguments.
+    let result = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+impl Stepped {
+    /// Starts the process and waits until it is at its first [`here`]. To be used by one thread only.
+    pub fn start(command: &mut Command) -> Stepped {
+        let child = command
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("spawn");
+        let mut status = 0;
+        // Of this thread's children and tracees there is one only.
+        // SAFETY: `status` is writable.
+        let thread = unsafe { libc::waitpid(-1, &mut status, libc::__WALL | libc::__WNOTHREAD) };
+        assert!(
+            thread > 0 && libc::WIFSTOPPED(status),
+            "no stop: {status:#x}"
+        );
+        Stepped {
+            child,
+            thread,
+            steps: 0,
+        }
+    }
+
+    /// The signal it stopped with; nothing if it has not stopped and `flags` say not to wait.
+    fn wait(&self, flags: i32) -> Option<i32> {
+        let mut status = 0;
+        // SAFETY: `status` is writable.
+        let pid = unsafe { libc::waitpid(self.thread, &mut status, flags | libc::__WALL) };
+        if pid == 0 {
+            return None;
+        }
+        assert!(
+            pid == self.thread && libc::WIFSTOPPED(status),
+            "the stepped process ended by itself: {status:#x}"
+        );
+        Some(libc::WSTOPSIG(status))
+    }
+
+    fn request(&self, request: libc::c_uint, signal: i32) {
+        // SAFETY: the process is stopped and ours; these requests take a signal number.
+        let result = unsafe { libc::ptrace(request, self.thread, 0, i64::from(signal)) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Whether the next instruction is a system call, and its number.
+    fn system_call(&self) -> Option<i64> {
+        // SAFETY: registers are integers.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: the process is stopped and ours; `registers` is writable; the instruction pointer
+        // of a running program is readable by the kernel, which copies the word.
+        let word = unsafe {
+            libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut registers);
+            libc::ptrace(libc::PTRACE_PEEKTEXT, self.thread, registers.rip, 0)
+        };
+        (word & 0xffff == 0x050f).then_some(registers.rax as i64)
+    }
+
+    /// Steps until the end, and calls `look` after every instruction; `false` from it ends it.
+    pub fn run(&mut self, mut look: impl FnMut(usize) -> bool) -> End {
+        loop {
+            let call = self.system_call();
+            self.request(libc::PTRACE_SINGLESTEP, 0);
+            let signal = match call {
+                None => self.wait(0),
+                Some(number) => self.wait_call(number),
+            };
+            match signal {
+                None => return End::Asleep,
+                Some(libc::SIGSTOP) => return End::Done,
+                Some(libc::SIGTRAP) => {}
+                Some(other) => panic!("signal {other} while stepped"),
+            }
+            self.steps += 1;
+            if !look(self.steps) {
+                return End::Enough;
+            }
+        }
+    }
+
+    /// Runs to the next beginning or end of a system call.
+    pub fn to_system_call(&mut self) -> End {
+        self.request(libc::PTRACE_SYSCALL, 0);
+        self.steps += 1;
+        match self.wait(0) {
+            Some(libc::SIGSTOP) => End::Done,
+            _ => End::Enough,
+        }
+    }
+
+    /// Waits for the end of a call; a futex call that takes longer than any other thing is asleep.
+    fn wait_call(&self, number: i64) -> Option<i32> {
+        let since = Instant::now();
+        loop {
+            if let Some(signal) = self.wait(libc::WNOHANG) {
+                return Some(signal);
+            }
+            let futex = number == libc::SYS_futex || number == libc::SYS_futex_waitv;
+            if futex && since.elapsed() > Duration::from_millis(30) {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Stepped {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let mut status = 0;
+        // The process is not gone before its traced thread is waited for.
+        // SAFETY: `status` is writable.
+        while unsafe { libc::waitpid(self.thread, &mut status, libc::__WALL) } == self.thread
+            && libc::WIFSTOPPED(status)
+        {}
+        let _ = self.child.wait();
+    }
+}
