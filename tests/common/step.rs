@@ -116,7 +116,7 @@ impl Stepped {
     }
 
     /// Runs to the next beginning or end of a system call.
-    pub fn to_system_call(&mut self) -> End {
+    pub fn next_call(&mut self) -> End {
         self.request(libc::PTRACE_SYSCALL, 0);
         self.steps += 1;
         match self.wait(0) {
@@ -144,12 +144,15 @@ impl Stepped {
 impl Drop for Stepped {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let mut status = 0;
         // The process is not gone before its traced thread is waited for.
-        // SAFETY: `status` is writable.
-        while unsafe { libc::waitpid(self.thread, &mut status, libc::__WALL) } == self.thread
-            && libc::WIFSTOPPED(status)
-        {}
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` is writable.
+            let thread = unsafe { libc::waitpid(self.thread, &mut status, libc::__WALL) };
+            if thread != self.thread || !libc::WIFSTOPPED(status) {
+                break;
+            }
+        }
         let _ = self.child.wait();
     }
 }
