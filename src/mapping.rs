@@ -103,6 +103,12 @@ impl Mapping {
         making: &Making,
         fill: impl Fn(&Mapping) -> Result<(), Error>,
     ) -> Result<Mapping, Error> {
+        if let Place::Path(path) = &place
+            && std::fs::symlink_metadata(path).is_ok()
+        {
+            // Before memory is asked for: what is in the way may be what fills the place.
+            remove_abandoned(name, path, header.kind)?;
+        }
         loop {
             let (file, header, huge_refused) = make_file(name, &place, header, making)?;
             let mapping = Mapping::map(name, place.clone(), file, header, true, huge_refused)?;
@@ -144,7 +150,13 @@ impl Mapping {
             let file = open(name, path, kind.name(), writable)?;
             let header = read_header(name, &file, kind)?;
             match Mapping::map(name, place.clone(), file, header, writable, None) {
-                Ok(mapping) if os::shm::is_named(&mapping.file, path) => return Ok(mapping),
+                Ok(mapping) if os::shm::is_named(&mapping.file, path) => {
+                    if !writable {
+                        // Who only looks on keeps no name alive.
+                        let _ = mapping.presence.unlock(layout::PRESENCE);
+                    }
+                    return Ok(mapping);
+                }
                 // It was replaced between our opening it and our lock on it.
                 Ok(_) => {}
                 Err(Error::Os { op: "presence", .. }) => {}
@@ -263,15 +275,19 @@ impl Mapping {
         }
     }
 
-    /// To be called by one who leaves and knows that nothing undelivered is left: takes the name
-    /// away if nobody else is attached.
-    pub(crate) fn unlink_if_last(&self) {
+    /// To be called by one who leaves: takes the name away if nobody else is attached and `drained`
+    /// says that nothing undelivered is left.
+    pub(crate) fn unlink_if_last(&self, drained: impl FnOnce() -> bool) {
         let Place::Path(path) = &self.place else {
             return;
         };
+        if !self.presence.is_here() {
+            return; // A forked child: the lock is its parent's.
+        }
         // The shared lock becomes an exclusive one, or it does not because others hold it.
         if matches!(self.presence.try_lock(layout::PRESENCE, true), Ok(true)) {
-            if os::shm::is_named(&self.file, path) {
+            // Looked at under the lock: whoever sent something meanwhile has left again, or is here.
+            if drained() && os::shm::is_named(&self.file, path) {
                 // Nobody can be told here, and the name does no harm: the next one replaces it.
                 let _ = std::fs::remove_file(path);
             }

@@ -269,7 +269,7 @@ pub(crate) fn are_alone(mapping: &Mapping, own: &Membership) -> bool {
 pub(crate) struct Watch {
     index: u32,
     seen: Cell<u64>,
-    pidfd: RefCell<Option<Pidfd>>,
+    process: RefCell<Process>,
 }
 
 impl Watch {
@@ -278,7 +278,7 @@ impl Watch {
         Watch {
             index,
             seen: Cell::new(0),
-            pidfd: RefCell::new(None),
+            process: RefCell::new(Process::Unknown),
         }
     }
 
@@ -318,27 +318,50 @@ impl Watch {
             // The lock cannot be looked at: rather wait for one who is dead than rob one who lives.
             Err(_) => return Life::Alive,
         }
+        // The lock is held, but a raw `fork` may have copied it.
         if self.seen.replace(state) != state {
-            *self.pidfd.borrow_mut() = open_process(record);
+            *self.process.borrow_mut() = find_process(record);
         }
-        match &*self.pidfd.borrow() {
-            Some(pidfd) if pidfd.is_dead() => Life::Dead,
-            _ => Life::Alive,
+        let dead = match &*self.process.borrow() {
+            Process::Unknown => false,
+            Process::Found(pidfd) => pidfd.is_dead(),
+            Process::Gone => true,
+        };
+        // What was read of the record may have been its next owner's already.
+        if dead && record.state.load(Ordering::Acquire) == state {
+            Life::Dead
+        } else {
+            Life::Alive
         }
     }
 }
 
-/// A descriptor of the process that a record names, if it can be had from here.
-fn open_process(record: &Record) -> Option<Pidfd> {
+/// What is known of the process that a record names, seen from this one.
+enum Process {
+    /// Nothing: it is another pid namespace's, or this very process, or there is no `/proc`.
+    Unknown,
+    /// It was there when last looked for.
+    Found(Pidfd),
+    /// It is gone, and its number free or another's.
+    Gone,
+}
+
+fn find_process(record: &Record) -> Process {
     let pid = record.pid.load(Ordering::Relaxed);
-    if pid == std::process::id() || record.namespace.load(Ordering::Relaxed) == 0 {
-        return None;
+    let namespace = record.namespace.load(Ordering::Relaxed);
+    if pid == std::process::id() || namespace == 0 || namespace != os::life::pid_namespace() {
+        return Process::Unknown;
     }
-    if record.namespace.load(Ordering::Relaxed) != os::life::pid_namespace() {
-        return None;
+    let pidfd = match Pidfd::open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(os::NO_PROCESS) => return Process::Gone,
+        Err(_) => return Process::Unknown,
+    };
+    // The number may have been given to another process since.
+    let started = record.start_time.load(Ordering::Relaxed);
+    match os::life::start_time(pid) {
+        0 => Process::Unknown,
+        now if started == 0 || now == started => Process::Found(pidfd),
+        _ => Process::Gone,
     }
-    let pidfd = Pidfd::open(pid).ok()?;
-    // The id may have been given to another process since.
-    let start_time = record.start_time.load(Ordering::Relaxed);
-    (start_time != 0 && os::life::start_time(pid) == start_time).then_some(pidfd)
 }

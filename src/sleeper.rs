@@ -15,7 +15,7 @@ use crate::wait::WaitStrategy;
 
 /// The longest sleep without a look at whether the peer is dead, or was killed or stopped between
 /// publishing and waking, in nanoseconds.
-pub(crate) const SLICE: u64 = 50_000_000;
+pub(crate) const SLICE: u64 = 80_000_000;
 
 /// The two doors of a ring: what each side waits at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -647,3 +647,54 @@ fn a_forked_child_cannot_pass_for_its_parent_nor_keep_it_alive() {
     assert!(matches!(ring.producer(), Err(Error::RoleTaken { .. })));
     tx.try_send(b"still the parent").unwrap();
 }
+
+#[test]
+fn an_observer_neither_keeps_a_name_nor_takes_a_role() {
+    let name = name("observer");
+    let ring = spsc::create(&name, small()).unwrap();
+    let observer = Ring::observe(&name).unwrap();
+    let error = observer.producer().unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    drop(ring);
+    assert!(!path(&name).exists());
+    assert_eq!(observer.stats().sent, 0);
+}
+
+#[test]
+fn a_forgotten_drain_does_not_hold_later_messages() {
+    let _watchdog = watchdog(60);
+    let ring = Ring::anonymous(small()).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    std::mem::forget(rx.drain(9));
+    tx.send(b"later").unwrap();
+    drop(rx.recv().unwrap());
+    assert_eq!(ring.stats().used, 0);
+}
+
+#[test]
+fn what_a_forked_child_drops_is_still_its_parents() {
+    let _watchdog = watchdog(100);
+    let ring = Ring::anonymous(small()).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    tx.send(b"held").unwrap();
+    let message = rx.recv().unwrap();
+    let mut place = tx.reserve(5).unwrap();
+    place.fill(1);
+    // SAFETY: the child only drops what it inherited, and leaves with _exit.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            drop(message);
+            place.commit();
+            // SAFETY: ends the process.
+            unsafe { nix::libc::_exit(0) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            nix::sys::wait::waitpid(child, None).unwrap();
+        }
+    }
+    assert_eq!(ring.stats().used, 16);
+    drop(message);
+    assert_eq!(ring.stats().used, 0);
+    place.commit();
+    assert_eq!(rx.recv().unwrap().len(), 5);
+}

@@ -150,6 +150,8 @@ pub(crate) fn leave_and_remove(
 ) {
     let _guard = inode::guard(fd);
     let Ok(mode) = inode::mode(fd) else { return };
+    // Before it gets up, or a peer that looks in between takes it for dead.
+    let _ = inode::set_mode(fd, mode | side.left());
     // Got up under the guard: of two who leave at once, the second sees that the first is gone.
     // A newcomer sits down first and takes the guard then: either it is seen here, or it sees GOING.
     let _ = inode::unlock_all(fd);

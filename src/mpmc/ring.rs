@@ -122,9 +122,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.queue().len() == 0 {
-            self.mapping.unlink_if_last();
-        }
+        self.mapping.unlink_if_last(|| self.queue().len() == 0);
     }
 }
 

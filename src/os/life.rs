@@ -55,6 +55,11 @@ impl LockFile {
         })
     }
 
+    /// Whether this is the process that opened it, and not a forked child.
+    pub(crate) fn is_here(&self) -> bool {
+        self.here.is_here()
+    }
+
     /// Takes the lock on `byte`, for this description alone or shared with others. False when
     /// another description holds it.
     pub(crate) fn try_lock(&self, byte: u64, exclusive: bool) -> io::Result<bool> {

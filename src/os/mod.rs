@@ -34,6 +34,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use clock::Deadline;
 
+/// What looking for a process that does not exist fails with.
+pub(crate) const NO_PROCESS: i32 = libc::ESRCH;
+
 /// What a wait that ran out of time fails with.
 pub(crate) const TIMED_OUT: i32 = libc::ETIMEDOUT;
 

@@ -165,8 +165,10 @@ impl Consumer {
 
     #[inline(always)]
     fn lend(&mut self, record: Record) -> Message<'_> {
+        self.draining = false;
         self.lent += 1;
-        Message::new(self, record)
+        let data = self.rx.data();
+        Message::new(NonNull::from(self), data, record)
     }
 
     /// The next message, if one is there now.
@@ -392,10 +394,12 @@ impl Drop for Consumer {
         if !self.side.here.is_here() {
             return; // A forked child: the role is the parent's.
         }
+        // All writes to the ring come before the role is given up: a successor may be writing the same
+        // words from then on. This acknowledges what was leaked.
+        let _ = self.rx.acknowledge();
         self.side.membership.leave(&self.side.shared.mapping);
-        // Acknowledges what was leaked; and wakes a producer that waits for room, which then sees that
-        // we left.
-        self.acknowledge();
+        // A producer that waits for room sees that we left.
+        self.side.other.wake(self.rx.room_word());
     }
 }
 
@@ -549,8 +553,8 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     #[inline(always)]
-    fn new(consumer: &mut Consumer, record: Record) -> Message<'a> {
-        let at = consumer.rx.data().pointer(record.payload);
+    fn new(consumer: NonNull<Consumer>, data: Data<'_>, record: Record) -> Message<'a> {
+        let at = data.pointer(record.payload);
         // SAFETY: the record lies in the data area without wrapping (checked by `take`), is initialised
         // shared memory, and is not written by a producer that keeps the protocol before it is
         // acknowledged, which happens when this is dropped. That the peer keeps it is the trust that
@@ -560,7 +564,7 @@ impl<'a> Message<'a> {
         Message {
             bytes,
             flags,
-            consumer: NonNull::from(consumer),
+            consumer,
         }
     }
 
@@ -608,8 +612,9 @@ impl Drop for Message<'_> {
         // out, but for the drain they come from, which does so in its own methods only; neither is
         // `Send`, so all are on one thread.
         let consumer = unsafe { self.consumer.as_mut() };
-        consumer.lent -= 1;
-        if consumer.lent == 0 && !consumer.draining {
+        consumer.lent = consumer.lent.saturating_sub(1);
+        // A forked child's copy gives nothing back: the message is its parent's.
+        if consumer.lent == 0 && !consumer.draining && consumer.side.here.is_here() {
             consumer.acknowledge();
         }
     }
@@ -627,29 +632,29 @@ impl<'a> Iterator for Drain<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Message<'a>> {
-        if self.left == 0 {
-            return None;
-        }
         // SAFETY: borrowed for 'a; messages use it only when they are dropped, on this thread.
         let consumer = unsafe { self.consumer.as_mut() };
+        if self.left == 0 || !consumer.side.here.is_here() {
+            return None;
+        }
         if let Some((payload, len)) = consumer.rx.take_at_once() {
             self.left -= 1;
             consumer.lent += 1;
             let flags = 0;
-            return Some(Message::new(
-                consumer,
-                Record {
-                    payload,
-                    len,
-                    flags,
-                },
-            ));
+            let record = Record {
+                payload,
+                len,
+                flags,
+            };
+            let data = consumer.rx.data();
+            return Some(Message::new(self.consumer, data, record));
         }
         match consumer.rx.take() {
             Ok(Next::Message(record)) => {
                 self.left -= 1;
                 consumer.lent += 1;
-                Some(Message::new(consumer, record))
+                let data = consumer.rx.data();
+                Some(Message::new(self.consumer, data, record))
             }
             _ => {
                 self.left = 0;
@@ -664,7 +669,7 @@ impl Drop for Drain<'_> {
         // SAFETY: as in `next`.
         let consumer = unsafe { self.consumer.as_mut() };
         consumer.draining = false;
-        if consumer.lent == 0 && consumer.rx.is_open() {
+        if consumer.lent == 0 && consumer.rx.is_open() && consumer.side.here.is_here() {
             consumer.acknowledge();
         }
     }

@@ -301,7 +301,8 @@ impl Producer {
 
     #[inline(always)]
     fn stage(&mut self, message: &[u8], most: u64) -> Result<(), SendError> {
-        if message.len() > self.max || !self.tx.stage_at_once(message) {
+        let fits = message.len() <= self.max && self.side.here.is_here();
+        if !fits || !self.tx.stage_at_once(message) {
             return self.stage_slowly(message);
         }
         // A batch longer than this gains nothing, and lets the consumer wait.
@@ -368,7 +369,9 @@ struct Batch<'a>(&'a mut Producer);
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.0.publish();
+        if self.0.side.here.is_here() {
+            self.0.publish();
+        }
     }
 }
 
@@ -472,6 +475,9 @@ impl Reservation<'_> {
         );
         // SAFETY: borrowed for 'a by `reserve`, and no other reference to it is in use.
         let producer = unsafe { &mut *self.producer };
+        if !producer.side.here.is_here() {
+            return; // A forked child: the room is the parent's.
+        }
         let at = producer.tx.position();
         let notify = producer.tx.commit(self.place, len as u64, 0);
         producer.notify(notify, at);

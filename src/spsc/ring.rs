@@ -21,6 +21,13 @@ use super::config::{Config, Geometry};
 use super::consumer::Consumer;
 use super::producer::Producer;
 
+/// Why an observer takes no role.
+const OBSERVER: Error = Error::Unsupported {
+    mechanism: "an observer",
+    what: "take a role, since its memory is mapped read-only",
+    remedy: "attach instead of observing",
+};
+
 /// The participant record of the producer, and of the consumer.
 pub(super) const PRODUCER: u32 = 0;
 pub(super) const CONSUMER: u32 = 1;
@@ -132,8 +139,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.here.is_here() && self.mapping.is_writable() && self.is_drained() {
-            self.mapping.unlink_if_last();
+        if self.here.is_here() && self.mapping.is_writable() {
+            self.mapping.unlink_if_last(|| self.is_drained());
         }
     }
 }
@@ -154,6 +161,9 @@ pub(super) struct Side {
 
 impl Side {
     fn join(shared: &Arc<Shared>, index: u32) -> Result<Side, Error> {
+        if !shared.mapping.is_writable() {
+            return Err(OBSERVER);
+        }
         let (name, own, other) = match index {
             PRODUCER => ("producer", Door::Room, Door::Messages),
             _ => ("consumer", Door::Messages, Door::Room),

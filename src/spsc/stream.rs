@@ -13,7 +13,9 @@ use super::producer::Producer;
 
 impl Producer {
     /// Writes one message of any length, as a stream of fragments. [`StreamWriter::finish`] ends it;
-    /// dropped before, it is cut short, which the reader is told.
+    /// dropped before, it is cut short, which the reader is told when the next message comes or the
+    /// producer leaves. A reader that dies in the middle has acknowledged the fragments it read: its
+    /// successor does not get them again.
     ///
     /// ```
     /// use std::io::{Read, Write};

@@ -14,7 +14,7 @@ use std::str::FromStr;
 /// | `Semaphore` | a POSIX semaphore | a POSIX semaphore, only if the peer sleeps | futexes are forbidden to the program |
 /// | `EventFd` | `poll` on an event descriptor | the descriptor, only if the peer sleeps | the ring is one of many things an event loop waits for |
 ///
-/// Sleeping is never without end: a sleeper looks every 50 ms whether its peer is dead.
+/// Sleeping is never without end: a sleeper looks every 80 ms whether its peer is dead.
 ///
 /// ```
 /// use ringway::wait::WaitStrategy;
