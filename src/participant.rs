@@ -46,7 +46,9 @@ pub(crate) struct Record {
     pub(crate) start_time: AtomicU64,
     /// The pid namespace in which `pid` means something.
     pub(crate) namespace: AtomicU64,
-    /// Times it slept, and times it woke a peer.
+    /// Times it slept. This and the counters below have one writer, the participant itself (for
+    /// `deaths`: whoever takes the record over); they go on counting with the next participant in this
+    /// record, and are figures for people: nothing is decided by them.
     pub(crate) parks: AtomicU64,
     /// Times it woke a peer.
     pub(crate) wakes: AtomicU64,
@@ -54,8 +56,43 @@ pub(crate) struct Record {
     pub(crate) stalls: AtomicU64,
     /// The processors it may run on, one bit each, modulo 64.
     pub(crate) processors: AtomicU64,
+    /// Messages that it sent, or took. (Of an SPSC ring the control words have that.)
+    pub(crate) messages: AtomicU64,
+    /// Bytes of their payloads.
+    pub(crate) bytes: AtomicU64,
+    /// Claims of dead participants that it undid.
+    pub(crate) repairs: AtomicU64,
+    /// Messages that it got and that a consumer which died may have seen.
+    pub(crate) redelivered: AtomicU64,
+    /// Participants of this record that died and were succeeded.
+    pub(crate) deaths: AtomicU64,
     /// The ring's own words.
-    pub(crate) words: [AtomicU64; 8],
+    pub(crate) words: [AtomicU64; 3],
+}
+
+impl Record {
+    /// Adds to one of the counters, which nobody else writes: a load and a store do.
+    #[inline(always)]
+    pub(crate) fn add(counter: &AtomicU64, more: u64) {
+        let count = counter.load(Ordering::Relaxed).wrapping_add(more);
+        counter.store(count, Ordering::Relaxed);
+    }
+
+    /// Writes down who has it now, after one that went as `before` says. Relaxed, all: the release of
+    /// its state comes after.
+    fn introduce(&self, role: u32, before: Life) {
+        if before == Life::Dead {
+            Record::add(&self.deaths, 1);
+        }
+        let pid = std::process::id();
+        self.pid.store(pid, Ordering::Relaxed);
+        self.role.store(role, Ordering::Relaxed);
+        self.processors.store(os::processors(), Ordering::Relaxed);
+        self.start_time
+            .store(os::life::start_time(pid), Ordering::Relaxed);
+        self.namespace
+            .store(os::life::pid_namespace(), Ordering::Relaxed);
+    }
 }
 
 const _: () = assert!(size_of::<Record>() as u64 == layout::PARTICIPANT);
@@ -153,16 +190,7 @@ impl Membership {
                 offset,
             });
         }
-        let pid = std::process::id();
-        record.pid.store(pid, Ordering::Relaxed);
-        record.role.store(role, Ordering::Relaxed);
-        record.processors.store(os::processors(), Ordering::Relaxed);
-        record
-            .start_time
-            .store(os::life::start_time(pid), Ordering::Relaxed);
-        record
-            .namespace
-            .store(os::life::pid_namespace(), Ordering::Relaxed);
+        record.introduce(role, before);
         // Release: who sees LIVE sees whose it is, and finds the lock held.
         record.state.store(state, Ordering::Release);
         lock.unlock(joining).map_err(os_error)?;
@@ -184,7 +212,8 @@ impl Membership {
         if !lock.try_lock(joining, true).map_err(os_error)? {
             return Ok(None);
         }
-        if Watch::new(index).life(mapping, &lock) == Life::Alive {
+        let before = Watch::new(index).life(mapping, &lock);
+        if before == Life::Alive {
             return Ok(None);
         }
         let record = record(mapping, index);
@@ -203,16 +232,7 @@ impl Membership {
             record.state.store(old, Ordering::Release);
             return Ok(None);
         }
-        let pid = std::process::id();
-        record.pid.store(pid, Ordering::Relaxed);
-        record.role.store(role, Ordering::Relaxed);
-        record.processors.store(os::processors(), Ordering::Relaxed);
-        record
-            .start_time
-            .store(os::life::start_time(pid), Ordering::Relaxed);
-        record
-            .namespace
-            .store(os::life::pid_namespace(), Ordering::Relaxed);
+        record.introduce(role, before);
         let state = generation | LIVE;
         // Release: who sees LIVE sees whose it is, that its old affairs are settled, and finds the
         // lock held.

@@ -172,6 +172,7 @@ impl Consumer {
             .adopt(participant.index(), |index| participant.is_dead(index));
         match ticket {
             Some(ticket) => {
+                participant.adopted();
                 self.open = Run {
                     first: ticket,
                     count: 1,
@@ -193,6 +194,7 @@ impl Consumer {
             .queue()
             .unblock_reader(|index| participant.is_dead(index))
         {
+            participant.repaired();
             // The slots behind it will be free before long; and others may find a message now.
             participant.pass_on();
         }
@@ -276,6 +278,7 @@ impl Consumer {
                 offset,
             });
         }
+        participant.passed(len);
         // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
         // slot holds `slot_size` bytes, which `len` does not exceed, mapped as long as the consumer.
         Ok(unsafe { core::slice::from_raw_parts(slots.payload(ticket), len) })

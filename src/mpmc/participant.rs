@@ -2,14 +2,14 @@
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::Error;
 use crate::os;
 use crate::os::clock::Deadline;
 use crate::os::fork::Mark;
 use crate::os::life::LockFile;
-use crate::participant::{self, Life, Membership, Watch};
+use crate::participant::{self, Life, Membership, Record, Watch};
 use crate::primitive::CachePadded;
 use crate::ring::mpmc::{Cursors, Intents, Queue};
 use crate::sleeper::{Door, Sleeper};
@@ -88,6 +88,7 @@ pub(super) struct Participant {
     queue: Queue<'static>,
     intents: &'static Intents,
     control: &'static Control,
+    record: &'static Record,
     /// Gone before `shared`, so that the last one to leave finds nobody present but itself.
     membership: Membership,
     pub(super) shared: Arc<Shared>,
@@ -129,8 +130,12 @@ impl Participant {
         // SAFETY: as above.
         let control =
             unsafe { core::mem::transmute::<&Control, &'static Control>(shared.control()) };
+        let record = participant::record(&shared.mapping, membership.index());
+        // SAFETY: as above.
+        let record = unsafe { core::mem::transmute::<&Record, &'static Record>(record) };
         Ok(Participant {
             queue,
+            record,
             intents: &queue.intents[membership.index() as usize],
             control,
             shared: shared.clone(),
@@ -297,16 +302,25 @@ impl Participant {
         self.count(|record| &record.stalls);
     }
 
-    fn count(&self, counter: fn(&participant::Record) -> &std::sync::atomic::AtomicU64) {
-        let counter = counter(participant::record(
-            &self.shared.mapping,
-            self.membership.index(),
-        ));
-        // One writer: a load and a store do.
-        counter.store(
-            counter.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
-        );
+    /// Counts claims of dead participants that were undone.
+    pub(super) fn repaired(&self) {
+        self.count(|record| &record.repairs);
+    }
+
+    /// Counts a message of a dead consumer that this one got.
+    pub(super) fn adopted(&self) {
+        self.count(|record| &record.redelivered);
+    }
+
+    /// Counts a message of `len` bytes, sent or taken: two words of a line that is this one's alone.
+    #[inline(always)]
+    pub(super) fn passed(&self, len: usize) {
+        Record::add(&self.record.messages, 1);
+        Record::add(&self.record.bytes, len as u64);
+    }
+
+    fn count(&self, counter: fn(&Record) -> &AtomicU64) {
+        Record::add(counter(self.record), 1);
     }
 
     /// No more claims succeed, for anybody; everyone waiting is told.

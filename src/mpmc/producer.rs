@@ -140,7 +140,12 @@ impl Producer {
         {
             Unblocked::No => {}
             // A poisoned slot that was stepped over may have had messages behind it.
-            Unblocked::Yes | Unblocked::ByConsumer => participant.notify(),
+            repaired => {
+                if repaired == Unblocked::Yes {
+                    participant.repaired();
+                }
+                participant.notify();
+            }
         }
     }
 
@@ -153,6 +158,7 @@ impl Producer {
         // SAFETY: the slot is claimed, so nobody else accesses its payload, of at least `slot_size`
         // bytes, which `bytes` does not exceed (checked).
         unsafe { slots.copy_in(ticket, bytes) }
+        self.participant().passed(bytes.len());
     }
 
     #[inline(always)]
@@ -492,10 +498,12 @@ impl Reservation<'_> {
     pub fn commit_len(self, len: usize) {
         let participant = self.producer.participant();
         let queue = participant.queue();
+        let len = len.min(self.len);
         queue
             .slots
             .length(self.ticket)
-            .store(len.min(self.len) as u32, Ordering::Relaxed);
+            .store(len as u32, Ordering::Relaxed);
+        participant.passed(len);
         queue.commit(self.ticket);
         participant.notify();
         self.producer.open = Run::NONE;

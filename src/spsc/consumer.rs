@@ -71,14 +71,14 @@ impl Consumer {
     #[inline(always)]
     fn acknowledge(&mut self) {
         if self.rx.acknowledge() == Notify::Peer {
-            self.side.other.wake(self.rx.room_word());
+            self.side.wake(self.rx.room_word());
         }
     }
 
     #[inline(always)]
     fn take(&mut self) -> Result<Option<Record>, RecvError> {
         match self.rx.take() {
-            Ok(Next::Message(record)) => Ok(Some(record)),
+            Ok(Next::Message(record)) => Ok(Some(self.side.seen(record))),
             other => self.took_none(other),
         }
     }
@@ -157,6 +157,7 @@ impl Consumer {
             side,
             deadline,
             over: None,
+            stalled: false,
         };
         let result = block_on(&mut arrival, &mut spinner);
         self.side.spinner = spinner;
@@ -318,7 +319,7 @@ impl Consumer {
         match self.rx.consume_at_once(read) {
             Some(Notify::Nobody) => true,
             Some(Notify::Peer) => {
-                self.side.other.wake(self.rx.room_word());
+                self.side.wake(self.rx.room_word());
                 true
             }
             None => false,
@@ -399,7 +400,7 @@ impl Drop for Consumer {
         let _ = self.rx.acknowledge();
         self.side.membership.leave(&self.side.shared.mapping);
         // A producer that waits for room sees that we left.
-        self.side.other.wake(self.rx.room_word());
+        self.side.wake(self.rx.room_word());
     }
 }
 
@@ -434,6 +435,8 @@ struct Arrival<'a> {
     deadline: Deadline,
     /// Why to give up, if there still is nothing.
     over: Option<RecvError>,
+    /// Whether this wait was counted.
+    stalled: bool,
 }
 
 impl Arrival<'_> {
@@ -452,8 +455,12 @@ impl Blocking for Arrival<'_> {
     #[inline(always)]
     fn attempt(&mut self, _: bool) -> Result<Option<Record>, RecvError> {
         match self.rx.take() {
-            Ok(Next::Message(record)) => Ok(Some(record)),
+            Ok(Next::Message(record)) => Ok(Some(self.side.seen(record))),
             Ok(Next::Empty) => {
+                if !self.stalled {
+                    self.stalled = true;
+                    self.side.count(|record| &record.stalls);
+                }
                 self.backoff.rest(self.rx.rest());
                 self.over.take().map_or(Ok(None), Err)
             }
@@ -467,6 +474,7 @@ impl Blocking for Arrival<'_> {
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), RecvError> {
+        self.side.count(|record| &record.parks);
         self.side
             .own
             .sleep(self.rx.sleeping_word(), expected, self.deadline)
@@ -654,6 +662,7 @@ impl<'a> Iterator for Drain<'a> {
                 self.left -= 1;
                 consumer.lent += 1;
                 let data = consumer.rx.data();
+                let record = consumer.side.seen(record);
                 Some(Message::new(self.consumer, data, record))
             }
             _ => {

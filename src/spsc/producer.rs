@@ -72,7 +72,7 @@ impl Producer {
     #[inline(always)]
     fn notify(&self, notify: Notify, at: u64) {
         if notify == Notify::Peer {
-            self.side.other.wake(self.tx.data().word(at));
+            self.side.wake(self.tx.data().word(at));
         }
     }
 
@@ -202,6 +202,7 @@ impl Producer {
             len,
             deadline,
             over: None,
+            stalled: false,
         };
         let mut spinner = self.side.spinner.clone();
         let result = block_on(&mut room, &mut spinner);
@@ -383,6 +384,8 @@ struct Room<'a> {
     deadline: Deadline,
     /// Why to give up, if there still is no room.
     over: Option<SendError>,
+    /// Whether this wait was counted.
+    stalled: bool,
 }
 
 impl Room<'_> {
@@ -408,7 +411,13 @@ impl Blocking for Room<'_> {
         };
         match room {
             Ok(true) => Ok(Some(())),
-            Ok(false) => self.over.take().map_or(Ok(None), Err),
+            Ok(false) => {
+                if !self.stalled {
+                    self.stalled = true;
+                    self.side.count(|record| &record.stalls);
+                }
+                self.over.take().map_or(Ok(None), Err)
+            }
             Err(corrupt) => Err(self.corrupt(corrupt)),
         }
     }
@@ -420,6 +429,7 @@ impl Blocking for Room<'_> {
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
+        self.side.count(|record| &record.parks);
         self.side
             .own
             .sleep(self.tx.sleeping_word(), expected, self.deadline)

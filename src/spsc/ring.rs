@@ -12,8 +12,8 @@ use crate::mapping::{Making, Mapping, Place};
 use crate::os;
 use crate::os::eventfd::EventFd;
 use crate::participant::{self, Life, Membership, Watch};
-use crate::primitive::{Data, Ordering};
-use crate::ring::spsc::{CLOSED, COMMITTED, Control, Corrupt, Manner};
+use crate::primitive::{AtomicU64, Data, Ordering};
+use crate::ring::spsc::{AGAIN, CLOSED, COMMITTED, Control, Corrupt, Manner, Record};
 use crate::sleeper::{self, Door, Events, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
 
@@ -152,7 +152,7 @@ pub(super) struct Side {
     /// Where this side sleeps.
     pub(super) own: Sleeper,
     /// Where the peer sleeps.
-    pub(super) other: Sleeper,
+    other: Sleeper,
     pub(super) spinner: Spinner,
     pub(super) here: os::fork::Mark,
     /// Keeps the memory mapped: last, so that it goes last.
@@ -187,6 +187,28 @@ impl Side {
     /// Whether the two sides have just one processor.
     pub(super) fn is_alone(&self) -> bool {
         participant::are_alone(&self.shared.mapping, &self.membership)
+    }
+
+    /// Adds one to a counter of this side. Off the data path of a ring that keeps up.
+    pub(super) fn count(&self, counter: fn(&participant::Record) -> &AtomicU64) {
+        let record = participant::record(&self.shared.mapping, self.membership.index());
+        participant::Record::add(counter(record), 1);
+    }
+
+    /// Counts a message that a consumer which died may have seen; gives the message back.
+    #[inline(always)]
+    pub(super) fn seen(&self, message: Record) -> Record {
+        if message.flags & AGAIN != 0 {
+            self.count(|record| &record.redelivered);
+        }
+        message
+    }
+
+    /// Wakes the peer, which sleeps on `word`.
+    #[cold]
+    pub(super) fn wake(&self, word: &AtomicU64) {
+        self.count(|record| &record.wakes);
+        self.other.wake(word);
     }
 
     /// What has become of the peer. A system call or two.
