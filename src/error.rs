@@ -68,6 +68,18 @@ pub enum Error {
         /// The value asked for.
         expected: String,
     },
+    /// The ring carries values of another type, or none.
+    #[error(
+        "{name}: it carries {found}, this program speaks {expected}; build both sides from one definition, or give the new one a ring of its own name (`ringway rm` takes the old one away)"
+    )]
+    TypeMismatch {
+        /// The name of the ring.
+        name: String,
+        /// What it was created for: name, version, size and alignment.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
     /// The role asked for is held by a living participant.
     #[error(
         "{name}: it already has a {role} (process {pid}); a second one can attach when that one has gone"

@@ -102,6 +102,7 @@ mod mapping;
 pub(crate) mod os;
 mod participant;
 pub(crate) mod ring;
+mod schema;
 mod sleeper;
 pub mod wait;
 
@@ -110,6 +111,7 @@ pub mod control;
 pub mod endpoint;
 pub mod mpmc;
 pub mod spsc;
+pub mod typed;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -164,7 +164,7 @@ struct Unaligned(u64);
 /// # Safety
 /// As `core::ptr::copy_nonoverlapping`.
 #[inline(always)]
-unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
+pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: every access below is inside `len` bytes of both, which the caller answers for.
     unsafe {
         if len == 8 {

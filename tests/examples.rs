@@ -51,6 +51,18 @@ fn zero_copy_frames_arrive_whole_and_so_does_what_was_sent_shorter_than_reserved
 }
 
 #[test]
+fn serde_writes_into_the_ring_and_reads_from_it() {
+    let _dog = watchdog(120);
+    let out = Command::new(example("serde")).output().unwrap();
+    let events = [
+        r#"20 bytes: Login { user: "ada", groups: ["staff", "engines"] }"#,
+        "14 bytes: Measured([0.5, 1.5, 2.5])",
+        "1 bytes: Logout",
+    ];
+    assert_eq!(stdout(&out), events.join("\n") + "\n");
+}
+
+#[test]
 fn two_programs_meet_by_name_in_either_order_and_leave_nothing_behind() {
     let _dog = watchdog(120);
     let program = example("two_programs");

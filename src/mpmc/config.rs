@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::layout::{self, Header, Kind};
 use crate::primitive::{Pairs, Slots};
 use crate::ring::mpmc::{Intents, MAX_PARTICIPANTS, OnDeath as Policy};
+use crate::schema::Schema;
 use crate::wait::WaitStrategy;
 
 use super::participant::Control;
@@ -57,6 +58,7 @@ pub struct Config {
     items: bool,
     portable: bool,
     mode: u32,
+    schema: Option<Schema>,
 }
 
 impl Default for Config {
@@ -70,6 +72,7 @@ impl Default for Config {
             items: false,
             portable: false,
             mode: 0o600,
+            schema: None,
         }
     }
 }
@@ -126,6 +129,15 @@ impl Config {
             slot_size: 8,
             on_death: OnDeath::Drop,
             items: true,
+            ..self
+        }
+    }
+
+    /// The same for a ring of values, with slots large enough for one.
+    pub(super) fn carrying(self, schema: Schema, size: u64) -> Config {
+        Config {
+            slot_size: self.slot_size.max(size),
+            schema: Some(schema),
             ..self
         }
     }
@@ -191,7 +203,7 @@ impl Config {
             ));
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Ok(Header {
+        let mut header = Header {
             magic: layout::MAGIC,
             version: layout::VERSION,
             endian: layout::ENDIAN,
@@ -209,7 +221,11 @@ impl Config {
             type_size: 0,
             type_align: 0,
             type_name: [0; layout::TYPE_NAME],
-        })
+        };
+        if let Some(schema) = &self.schema {
+            schema.record(&mut header);
+        }
+        Ok(header)
     }
 }
 

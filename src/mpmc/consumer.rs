@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, RecvError};
 use crate::os::clock::Deadline;
-use crate::primitive::Ordering;
+use crate::primitive::{Ordering, Slots};
 use crate::ring::mpmc::{Blocked, Queue, Run};
 use crate::wait::{Blocking, block_on};
 
@@ -525,6 +525,12 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
+    /// Where it lies in the file.
+    pub(super) fn offset(&self) -> u64 {
+        let participant = self.consumer.participant();
+        participant.offset_of(self.taken.ticket()) + Slots::PAYLOAD
+    }
+
     /// Whether another consumer had this message before, and died before it was done with it: what it
     /// stands for may have been done already.
     pub fn redelivered(&self) -> bool {

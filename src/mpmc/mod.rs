@@ -37,8 +37,10 @@ pub mod items;
 mod participant;
 mod producer;
 mod ring;
+pub mod typed;
 
 pub use config::{Config, OnDeath};
 pub use consumer::{Consumer, Drain, Message};
 pub use producer::{Producer, Reservation};
 pub use ring::{Ring, attach, create, create_or_attach};
+pub use typed::typed;

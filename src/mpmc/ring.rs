@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::layout::Kind;
+use crate::layout::{Header, Kind};
 use crate::mapping::{Making, Mapping, Place};
 use crate::os::eventfd::EventFd;
 use crate::ring::mpmc::{Intents, Queue};
@@ -198,6 +198,14 @@ impl Ring {
     /// Whether its slots are changed 16 bytes at a time.
     pub(super) fn is_paired(&self) -> bool {
         self.0.geometry.paired
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.0.mapping.name()
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        self.0.mapping.header()
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

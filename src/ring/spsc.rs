@@ -682,6 +682,12 @@ impl<'a> Rx<'a> {
         self.data
     }
 
+    /// The next header to look at.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next message if it is a whole one that nobody has seen: where its record begins and ends.
     /// The fast path, kept short as that of the producer is.
     #[inline(always)]

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::layout::{self, Header, Kind};
 use crate::primitive::LINE;
 use crate::ring::spsc::{Control, max_message};
+use crate::schema::Schema;
 use crate::wait::WaitStrategy;
 
 /// Flag in the header: the consumer touches the lines that it gives back.
@@ -26,6 +27,7 @@ pub struct Config {
     mode: u32,
     huge_pages: bool,
     touch: bool,
+    schema: Option<Schema>,
 }
 
 impl Default for Config {
@@ -36,6 +38,7 @@ impl Default for Config {
             mode: 0o600,
             huge_pages: false,
             touch: true,
+            schema: None,
         }
     }
 }
@@ -87,6 +90,16 @@ impl Config {
         }
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The same for a ring of values.
+    pub(super) fn carrying(self, schema: Schema) -> Config {
+        let schema = Some(schema);
+        Config { schema, ..self }
+    }
+
     pub(super) fn file_mode(&self) -> u32 {
         self.mode
     }
@@ -99,7 +112,7 @@ impl Config {
     pub(super) fn header(&self) -> Result<Header, Error> {
         check_capacity(self.capacity)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Ok(Header {
+        let mut header = Header {
             magic: layout::MAGIC,
             version: layout::VERSION,
             endian: layout::ENDIAN,
@@ -117,7 +130,11 @@ impl Config {
             type_size: 0,
             type_align: 0,
             type_name: [0; layout::TYPE_NAME],
-        })
+        };
+        if let Some(schema) = &self.schema {
+            schema.record(&mut header);
+        }
+        Ok(header)
     }
 }
 

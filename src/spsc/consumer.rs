@@ -326,6 +326,46 @@ impl Consumer {
         }
     }
 
+    /// Has `read` read the next message where it lies, and acknowledges it; waits for it until the
+    /// deadline `wait`, if there is one. What `read` says is wrong with it is an error, and the message
+    /// is gone.
+    #[inline(always)]
+    pub(super) fn read_next<R>(
+        &mut self,
+        wait: Option<Deadline>,
+        mut read: impl FnMut(*const u8, usize) -> Result<R, &'static str>,
+    ) -> Result<R, RecvError> {
+        let mut outcome = None;
+        let mut position = self.rx.position();
+        let mut notify = Notify::Nobody;
+        if self.side.here.is_here() && !self.rx.is_open() {
+            let consumed = self.rx.consume_at_once(|data, payload, len| {
+                outcome = Some(read(data.pointer(payload), len as usize));
+            });
+            notify = consumed.unwrap_or(Notify::Nobody);
+        }
+        let outcome = match outcome {
+            Some(outcome) => {
+                if notify == Notify::Peer {
+                    self.side.other.wake(self.rx.room_word());
+                }
+                outcome
+            }
+            None => {
+                let record = match wait {
+                    None => self.try_take()?,
+                    Some(deadline) => self.take_until(deadline)?,
+                };
+                position = record.payload;
+                let at = self.rx.data().pointer(record.payload);
+                let outcome = read(at, record.len as usize);
+                self.acknowledge();
+                outcome
+            }
+        };
+        outcome.map_err(|what| self.corrupt(Corrupt { what, position }))
+    }
+
     fn copy_out(&mut self, record: Record, buffer: &mut Vec<u8>) {
         // SAFETY: `take` checked that the record lies in the data area.
         unsafe { copy_to_vec(self.rx.data(), record.payload, record.len as usize, buffer) };
@@ -574,6 +614,15 @@ impl<'a> Message<'a> {
             flags,
             consumer,
         }
+    }
+
+    /// Where it lies in the file.
+    pub(super) fn offset(&self) -> u64 {
+        // SAFETY: borrowed for 'a; only looked at.
+        let consumer = unsafe { self.consumer.as_ref() };
+        let data = consumer.side.shared.mapping.header().data();
+        let base = consumer.rx.data().pointer(0) as u64;
+        data + self.bytes.as_ptr() as u64 - base
     }
 
     /// Whether a consumer that died may have seen this message before.

@@ -47,9 +47,11 @@ mod consumer;
 mod producer;
 mod ring;
 mod stream;
+pub mod typed;
 
 pub use config::Config;
 pub use consumer::{Consumer, Drain, Iter, Message};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, Stats, attach, create, create_or_attach};
 pub use stream::{StreamReader, StreamWriter};
+pub use typed::typed;

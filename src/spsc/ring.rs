@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::layout::Kind;
+use crate::layout::{Header, Kind};
 use crate::mapping::{Making, Mapping, Place};
 use crate::os;
 use crate::os::eventfd::EventFd;
@@ -349,6 +349,14 @@ impl Ring {
     pub fn consumer(&self) -> Result<Consumer, Error> {
         let side = Side::join(&self.0, CONSUMER)?;
         Consumer::new(side, self.0.manner()).map_err(|corrupt| self.corrupt(corrupt))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.0.mapping.name()
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        self.0.mapping.header()
     }
 
     fn corrupt(&self, corrupt: Corrupt) -> Error {
