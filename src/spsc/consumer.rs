@@ -347,7 +347,7 @@ impl Consumer {
         let outcome = match outcome {
             Some(outcome) => {
                 if notify == Notify::Peer {
-                    self.side.other.wake(self.rx.room_word());
+                    self.side.wake(self.rx.room_word());
                 }
                 outcome
             }
