@@ -58,7 +58,9 @@ fn values_arrive_by_copy_in_place_and_in_slices() {
     slot.commit();
     assert_eq!(rx.recv_ref().unwrap().id, 3);
 
-    drop(tx.reserve().unwrap()); // given up
+    {
+        let _given_up = tx.reserve().unwrap();
+    }
     let all: Vec<_> = (0..5).map(order).collect();
     assert_eq!(tx.send_batch(&all).unwrap(), 5);
     for value in &all {
