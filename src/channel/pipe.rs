@@ -41,7 +41,7 @@ pub fn pair() -> Result<(Sender, Receiver), Error> {
     ))
 }
 
-pub(super) fn capabilities(mechanism: &'static str, unrelated: &'static str) -> Capabilities {
+pub(crate) fn capabilities(mechanism: &'static str, unrelated: &'static str) -> Capabilities {
     Capabilities {
         mechanism,
         max_message: MAX_MESSAGE,

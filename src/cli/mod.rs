@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod adapter;
 mod bench;
 mod ctl;
 mod failure;
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    #[command(hide = true)]
+    Adapter(adapter::Args),
     Bench(Box<bench::Args>),
     #[command(name = bench::worker::SUBCOMMAND, hide = true)]
     BenchWorker(bench::worker::Args),
@@ -48,6 +51,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result: Result<ExitCode, Failure> = match cli.command {
+        Command::Adapter(args) => adapter::main(&args),
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Ctl(args) => ctl::main(args),

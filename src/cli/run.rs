@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches};
 
 use super::Failure;
+use crate::Endpoint;
 use crate::control::{Command, Server};
 use crate::os::clock::Deadline;
 use crate::os::process::{self, Signals};
@@ -23,7 +24,8 @@ use crate::pipeline::{Aware, Pipeline, Running, Stage};
 Examples:
   ringway run 'seq 1 2000000' 'grep 7' 'wc -l'
   ringway run 'ringway gen --count 10000000 --size 64' 'ringway map' 'ringway sink'
-  ringway run 'seq 1 1000000' -j4 --restart 'grep 7' 'sort -n'")]
+  ringway run 'seq 1 1000000' -j4 --restart 'grep 7' 'sort -n'
+  ringway run --via mq 'ringway gen --count 100000' 'ringway sink'")]
 struct Options {
     /// The command of a stage, quoted; as many as there are stages
     ///
@@ -64,6 +66,14 @@ struct Options {
     /// The longest message that rings between stages are made for, such as 4K or 1M
     #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = super::size)]
     longest_message: usize,
+
+    /// Join the stages by this mechanism: ring, mpmc, pipe, fifo, unix, mq, sem, signal or auto
+    ///
+    /// Alone, or as an endpoint: `mq:jobs?depth=4`. The link behind stage N is then called
+    /// `mq:jobs.N`. Given several times, the first that can be had is taken. Plain programs get the bytes
+    /// of a pipe, a FIFO or a socket directly, and by adapters with every other mechanism.
+    #[arg(long, value_name = "ENDPOINT", value_parser = crate::pipeline::parse_via)]
+    via: Vec<Endpoint>,
 
     /// Take commands under this name: `ringway ctl NAME stats`
     ///
@@ -166,7 +176,10 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     ])?;
     let control = options.name.as_deref().map(Server::bind).transpose()?;
     process::adopt_orphans();
-    let running = Pipeline::new(stages)
+    let running = options
+        .via
+        .into_iter()
+        .fold(Pipeline::new(stages), Pipeline::via)
         .tool("ringway", this_program(), sides)
         .restarts(options.restart.unwrap_or(0))
         .keep_order(options.keep_order)

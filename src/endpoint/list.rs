@@ -112,7 +112,8 @@ pub fn open_receiver(endpoints: &[Endpoint]) -> Result<Opened<Box<dyn Receiver>>
     first(endpoints, Endpoint::receiver)
 }
 
-fn first<T>(
+/// What `open` makes of the first endpoint that it does not refuse.
+pub(crate) fn first<T>(
     endpoints: &[Endpoint],
     open: impl Fn(&Endpoint) -> Result<T, Error>,
 ) -> Result<Opened<T>, OpenError> {

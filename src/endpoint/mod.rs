@@ -42,6 +42,7 @@ mod auto;
 mod list;
 
 pub use auto::{AutoReceiver, AutoSender};
+pub(crate) use list::first;
 pub use list::{OpenError, Opened, Pair, Refusal, open_pair, open_receiver, open_sender};
 
 /// The mechanism of an endpoint.
@@ -126,7 +127,7 @@ impl Mechanism {
     }
 
     /// Whether its endpoints need a name.
-    fn is_named(self) -> bool {
+    pub(crate) fn is_named(self) -> bool {
         self != Mechanism::Pipe
     }
 
@@ -202,6 +203,14 @@ impl Endpoint {
         }
     }
 
+    /// The same under another name.
+    pub(crate) fn renamed(&self, name: String) -> Endpoint {
+        Endpoint {
+            name,
+            ..self.clone()
+        }
+    }
+
     /// Sets an option (a size in bytes; a mode as a number).
     ///
     /// # Errors
@@ -236,7 +245,7 @@ impl Endpoint {
         self.options.get(key).copied()
     }
 
-    fn small(&self, key: &str) -> Result<Option<u32>, Error> {
+    pub(crate) fn small(&self, key: &str) -> Result<Option<u32>, Error> {
         self.option(key)
             .map(|value| {
                 u32::try_from(value).map_err(|_| {
@@ -323,7 +332,7 @@ impl Endpoint {
         PathBuf::from(&self.name)
     }
 
-    fn spsc(&self) -> Result<crate::spsc::Config, Error> {
+    pub(crate) fn spsc(&self) -> Result<crate::spsc::Config, Error> {
         let mut config = crate::spsc::Config::default();
         if let Some(capacity) = self.option("capacity") {
             config = config.capacity(capacity);
@@ -334,7 +343,7 @@ impl Endpoint {
         Ok(config)
     }
 
-    fn mpmc(&self) -> Result<crate::mpmc::Config, Error> {
+    pub(crate) fn mpmc(&self) -> Result<crate::mpmc::Config, Error> {
         let mut config = crate::mpmc::Config::default();
         if let Some(slots) = self.option("slots") {
             config = config.slots(slots);

@@ -50,6 +50,15 @@ pub(crate) fn own_description(fd: OwnedFd, writable: bool) -> io::Result<OwnedFd
     }
 }
 
+/// Has reading and writing wait, as programs expect of what they are given.
+pub(crate) fn set_blocking(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into() })?;
+    let flags = flags as libc::c_int & !libc::O_NONBLOCK;
+    // SAFETY: F_SETFL takes an integer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags).into() }).map(drop)
+}
+
 /// Whether a program started by this process gets `fd` too.
 pub(crate) fn set_cloexec(fd: RawFd, closed: bool) -> io::Result<()> {
     let flag = if closed { libc::FD_CLOEXEC } else { 0 };

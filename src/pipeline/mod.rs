@@ -22,14 +22,19 @@ mod links;
 mod persistent;
 mod report;
 mod supervisor;
+mod via;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::Endpoint;
+
 pub use aware::Aware;
 pub use report::{Outcome, Reason, StageFailure};
 pub use supervisor::Running;
+#[cfg(feature = "cli")]
+pub(crate) use via::parse as parse_via;
 
 /// The environment variable that tells a stage what it is joined to its neighbours by.
 pub(crate) const STAGE_VARIABLE: &str = "RINGWAY_STAGE";
@@ -105,6 +110,15 @@ pub enum Event {
         /// The signal that killed it.
         signal: i32,
     },
+    /// Of the mechanisms given, not the first one joins a stage to the next.
+    FellBack {
+        /// The stage before it; the first is 1.
+        stage: usize,
+        /// Those before it, and why each was refused.
+        refused: Vec<String>,
+        /// The endpoint that was taken.
+        taken: String,
+    },
     /// A process of a stage that speaks messages died and was started anew.
     Restarted {
         /// Which stage; the first is 1.
@@ -129,6 +143,16 @@ impl std::fmt::Display for Event {
                     f,
                     "stage {stage}: a worker was killed by {signal}; its chunk {chunk} is done again"
                 )
+            }
+            Event::FellBack {
+                stage,
+                refused,
+                taken,
+            } => {
+                for refusal in refused {
+                    write!(f, "stage {stage}: {refusal}; ")?;
+                }
+                write!(f, "{taken}: taken")
             }
             Event::Restarted {
                 stage,
@@ -165,6 +189,7 @@ pub struct Pipeline {
     persistent: bool,
     block: usize,
     longest: usize,
+    via: Vec<Endpoint>,
 }
 
 impl Pipeline {
@@ -180,6 +205,7 @@ impl Pipeline {
             persistent: false,
             block: 1 << 20,
             longest: 4096,
+            via: Vec::new(),
         }
     }
 
@@ -225,6 +251,29 @@ impl Pipeline {
     /// The longest message that a ring between stages is made for, in bytes; 4 KiB unless told.
     pub fn longest_message(mut self, bytes: usize) -> Pipeline {
         self.longest = bytes.max(8);
+        self
+    }
+
+    /// Has the stages joined by that mechanism, instead of rings and pipes; given several times, by the
+    /// first that can be had. The link behind stage N has the endpoint's name with `.N` behind it.
+    /// `auto:NAME` stands for the fastest one that can be had.
+    ///
+    /// Plain programs have bytes, not messages, and can be joined by pipes (`pipe:`), FIFOs and
+    /// Unix sockets only; `ringway run`, which has adapters, joins them by any. Of the mechanisms only rings
+    /// keep what a killed process had not finished: behind others none is replaced.
+    ///
+    /// ```
+    /// use ringway::pipeline::{Pipeline, Stage};
+    ///
+    /// let name = format!("/tmp/doc-via-{}", std::process::id());
+    /// let running = Pipeline::new(["seq 1 3", "wc -l >/dev/null"].map(Stage::parse))
+    ///     .via(format!("fifo:{name}").parse()?)
+    ///     .start()?;
+    /// assert_eq!(running.wait()?.status(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn via(mut self, endpoint: Endpoint) -> Pipeline {
+        self.via.push(endpoint);
         self
     }
 

@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use super::command::{self, Missing};
 use super::fan::{Fan, Job, Program, order};
-use super::links::Link;
+use super::links::{Link, Side};
 use super::persistent;
+use super::via::{self, Join, Shape};
 use super::{
     Aware, Event, Outcome, Pipeline, Reason, STAGE_VARIABLE, Stage, StageFailure, Tool, aware,
     chunks,
 };
 use crate::Error;
+use crate::endpoint::Endpoint;
 use crate::os::process::{self, Child, Spawn};
 use crate::stage::{Format, Joint};
 
 /// The capacity asked for of a pipe between two stages, in bytes.
-const PIPE: usize = 256 << 10;
+pub(super) const PIPE: usize = 256 << 10;
 
 /// What carries out a stage.
 enum Work {
@@ -72,7 +74,12 @@ impl Seat {
 
 /// A stage that was started.
 struct Started {
+    /// Its number for people. An adapter has that of the stage it serves.
+    number: usize,
+    adapter: bool,
     text: String,
+    /// What it hands its output on by, if that was chosen.
+    via: Option<Endpoint>,
     work: Work,
     /// Told to end: that it does is no failure.
     excused: bool,
@@ -165,26 +172,10 @@ pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
         let one = find(stage, pipeline.tool.as_ref(), index == 0, terminal);
         found.push(one.map_err(|reason| failure(index, reason))?);
     }
-    // Several workers of a stage whose messages no ring brings get chunks of lines.
-    let mut chunked = Vec::new();
-    let mut links: Vec<Option<Link>> = Vec::new();
-    for (index, pair) in found.windows(2).enumerate() {
-        let from_ring = index > 0 && links[index - 1].is_some();
-        chunked.push(stages[index].jobs.is_some() && !from_ring);
-        let ring = pair[0].aware.output && pair[1].aware.input && !chunked[index];
-        let several = stages[index].jobs.is_some() || stages[index + 1].jobs.is_some();
-        let link = ring
-            .then(|| Link::new(several, pipeline.longest))
-            .transpose();
-        links.push(link.map_err(|error| failure(index, Reason::CannotStart(error)))?);
-    }
-    let from_ring = links.last().is_some_and(Option::is_some);
-    chunked.push(stages.last().is_some_and(|last| last.jobs.is_some()) && !from_ring);
-
     let (happened, events) = channel();
     let mut running = Running {
         stages: Vec::new(),
-        links,
+        links: Vec::new(),
         outcome: Outcome::default(),
         happened,
         events,
@@ -194,35 +185,168 @@ pub(super) fn start(pipeline: Pipeline) -> Result<Running, Box<StageFailure>> {
         .input
         .as_ref()
         .map(|fd| fd.as_fd().try_clone_to_owned());
-    for (index, found) in found.into_iter().enumerate() {
-        let cannot = |error| failure(index, Reason::CannotStart(error));
-        let system = |op| move |error| Error::os(op, stages[index].text.clone(), error);
-        let (work, next) = running
-            .start_stage(&pipeline, &chunked, index, found, input.take())
-            .map_err(|(op, error)| cannot(system(op)(error)))?;
+    let mut places = running.arrange(&pipeline, found)?;
+    for index in 0..places.len() {
+        let place = &mut places[index];
+        let (number, text) = (place.number, place.text.clone());
+        let (adapter, via) = (place.adapter, place.via.take());
+        let work = running.start_stage(&pipeline, &mut places, index, input.take());
+        let (work, next) = work.map_err(|(op, error)| {
+            let reason = Reason::CannotStart(Error::os(op, text.clone(), error));
+            failure(number - 1, reason)
+        })?;
         running.stages.push(Started {
-            text: stages[index].text.clone(),
+            number,
+            adapter,
+            text,
+            via,
             work,
             excused: false,
         });
         input = next.map(Ok);
     }
+    running.links.iter_mut().flatten().for_each(Link::let_go);
     Ok(running)
+}
+
+/// A stage, or an adapter, as it is going to be started.
+struct Place {
+    program: Option<Program>,
+    number: usize,
+    adapter: bool,
+    text: String,
+    jobs: Option<usize>,
+    /// Its workers get chunks of lines.
+    chunked: bool,
+    /// Whether it has messages as lines on its standard input, and output.
+    lines: (bool, bool),
+    /// What it hands its output on by, if that was chosen, and the pipe or the like if it is bytes.
+    via: Option<Endpoint>,
+    bytes: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// What is started, and what the next stage reads.
 type Begun = (Work, Option<OwnedFd>);
 
 impl Running {
-    /// Starts stage `index`, which reads `input` unless a ring brings its messages.
+    /// Lays out the stages and makes what joins them: a link for each pair that has messages between
+    /// them; adapters where the mechanism that was asked for needs them.
+    fn arrange(
+        &mut self,
+        pipeline: &Pipeline,
+        found: Vec<Found>,
+    ) -> Result<Vec<Place>, Box<StageFailure>> {
+        let stages = &pipeline.stages;
+        // Several workers of a stage to which no link brings messages get chunks of lines.
+        let mut chunked = vec![stages[0].jobs.is_some()];
+        let mut messages = Vec::new();
+        for (index, pair) in found.windows(2).enumerate() {
+            messages.push(pair[0].aware.output && pair[1].aware.input && !chunked[index]);
+            chunked.push(stages[index + 1].jobs.is_some() && !messages[index]);
+        }
+        let adapter = |number: usize, side: &str| Place {
+            program: pipeline.tool.as_ref().map(|tool| Program {
+                file: tool.file.clone(),
+                name: tool.name.clone(),
+                args: vec!["adapter".into(), side.into()],
+                path: None,
+                own_group: !process::in_foreground(),
+                ignore_interrupt: true,
+            }),
+            number,
+            adapter: true,
+            text: format!("the adapter to stage {number}"),
+            jobs: None,
+            chunked: false,
+            lines: (false, false),
+            via: None,
+            bytes: None,
+        };
+        let mut places: Vec<Place> = Vec::new();
+        for (index, found) in found.into_iter().enumerate() {
+            let next = index + 1;
+            places.push(Place {
+                program: Some(found.program),
+                number: index + 1,
+                adapter: false,
+                text: stages[index].text.clone(),
+                jobs: stages[index].jobs,
+                chunked: chunked[index],
+                lines: (
+                    index > 0 && chunked[index - 1],
+                    chunked.get(next) == Some(&true),
+                ),
+                via: None,
+                bytes: None,
+            });
+            if next == stages.len() {
+                break;
+            }
+            let several = (stages[index].jobs.is_some(), stages[next].jobs.is_some());
+            let cannot = |error| {
+                Box::new(StageFailure {
+                    stage: index + 1,
+                    command: stages[index].text.clone(),
+                    reason: Reason::CannotStart(error),
+                })
+            };
+            if pipeline.via.is_empty() {
+                let link = messages[index]
+                    .then(|| Link::new(several.0 || several.1, pipeline.longest))
+                    .transpose();
+                self.links.push(link.map_err(cannot)?);
+                continue;
+            }
+            let shape = Shape {
+                link: index + 1,
+                messages: messages[index],
+                several,
+                longest: pipeline.longest,
+                adapters: pipeline.tool.is_some(),
+            };
+            let opened =
+                via::join(&pipeline.via, shape).map_err(|error| cannot(via::refused(error)))?;
+            if !opened.refused.is_empty() {
+                let refused = opened.refused.iter().map(ToString::to_string).collect();
+                let taken = opened.taken.to_string();
+                let _ = self.happened.send(Event::FellBack {
+                    stage: index + 1,
+                    refused,
+                    taken,
+                });
+            }
+            if let Some(place) = places.last_mut() {
+                place.via = Some(opened.taken);
+            }
+            match opened.channel {
+                Join::Link(link) => self.links.push(Some(link)),
+                Join::Bytes(read, write) => {
+                    self.links.push(None);
+                    if let Some(place) = places.last_mut() {
+                        place.bytes = Some((read, write));
+                    }
+                }
+                Join::Adapted(link) => {
+                    self.links.extend([None, Some(link), None]);
+                    places.extend([adapter(index + 1, "in"), adapter(next + 1, "out")]);
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// Starts the stage of place `index`, which reads `input` unless a link brings its messages.
     fn start_stage(
         &self,
         pipeline: &Pipeline,
-        chunked: &[bool],
+        places: &mut [Place],
         index: usize,
-        Found { program, .. }: Found,
         input: Option<io::Result<OwnedFd>>,
     ) -> Result<Begun, (&'static str, io::Error)> {
+        let last = index + 1 == places.len();
+        let place = &mut places[index];
+        let no_program = || ("execute", io::Error::from(io::ErrorKind::NotFound));
+        let program = place.program.take().ok_or_else(no_program)?;
         let before = index
             .checked_sub(1)
             .and_then(|index| self.links[index].as_ref());
@@ -236,20 +360,25 @@ impl Running {
             None => duplicate(io::stdin().as_fd())?,
         };
         let (stdout, next) = if behind.is_some() {
-            // What a stage prints while its messages go through a ring is for people.
+            // What a stage prints while its messages go through a link is for people.
             (duplicate(io::stderr().as_fd())?, None)
-        } else if index + 1 < pipeline.stages.len() {
-            let (read, write) = process::pipe(PIPE).map_err(|e| ("pipe2", e))?;
+        } else if !last {
+            let made = match place.bytes.take() {
+                Some(ends) => Ok(ends),
+                None => process::pipe(PIPE),
+            };
+            let (read, write) = made.map_err(|e| ("pipe2", e))?;
             (write, Some(read))
         } else if let Some(output) = &pipeline.output {
             (duplicate(output.as_fd())?, None)
         } else {
             (duplicate(io::stdout().as_fd())?, None)
         };
-        if let Some(workers) = pipeline.stages[index].jobs.filter(|_| chunked[index]) {
+        if let Some(workers) = place.jobs.filter(|_| place.chunked) {
             let events = Sender::clone(&self.happened);
+            let stage = place.number;
             let job = |orders| Job {
-                stage: index + 1,
+                stage,
                 program,
                 workers,
                 block: pipeline.block,
@@ -268,31 +397,36 @@ impl Running {
             let fan = Fan::start(job, work).map_err(|e| ("start workers for", e))?;
             return Ok((Work::Fan(fan), next));
         }
-        let joint = |side, link: Option<&Link>, neighbour: Option<&bool>| {
-            let lines = (neighbour == Some(&true)).then_some(Joint::Stream(Format::Lines));
-            Some(link.map(Link::joint).or(lines)?.to_text(side))
+        let joint = |name, link: Option<&Link>, side, lines: bool| {
+            let lines = lines.then_some(Joint::Stream(Format::Lines));
+            Some(link.map(|link| link.joint(side)).or(lines)?.to_text(name))
         };
-        let joints: Vec<String> = joint("in", before, index.checked_sub(1).map(|i| &chunked[i]))
+        let joints: Vec<String> = joint("in", before, Side::Receiving, place.lines.0)
             .into_iter()
-            .chain(joint("out", behind, chunked.get(index + 1)))
+            .chain(joint("out", behind, Side::Sending, place.lines.1))
             .collect();
+        let sides = [(before, Side::Receiving), (behind, Side::Sending)];
         let seat = Seat {
             program,
             variable: (!joints.is_empty()).then(|| joints.join(",").into()),
-            inherit: before
-                .into_iter()
-                .chain(behind)
-                .map(Link::descriptor)
+            inherit: sides
+                .iter()
+                .flat_map(|(link, side)| Some(link.as_ref()?.descriptors(*side)))
+                .flatten()
                 .collect(),
             stdin,
             stdout,
         };
-        let jobs = pipeline.stages[index].jobs.unwrap_or(1);
+        let replaceable = before.is_some()
+            && sides
+                .iter()
+                .all(|(link, side)| link.is_none_or(|link| link.survives(*side)));
+        let jobs = place.jobs.unwrap_or(1);
         let running: io::Result<Vec<Child>> = (0..jobs).map(|_| seat.start()).collect();
         Ok((
             Work::Processes(Box::new(Processes {
                 running: running.map_err(|e| ("execute", e))?,
-                seat: before.map(|_| seat),
+                seat: replaceable.then_some(seat),
                 restarts: pipeline.restarts,
                 replaced: Vec::new(),
                 failed: None,
@@ -333,6 +467,7 @@ impl Running {
     pub fn processes(&self) -> Vec<Vec<u32>> {
         self.stages
             .iter()
+            .filter(|stage| !stage.adapter)
             .map(|stage| match &stage.work {
                 Work::Processes(processes) => processes.running.iter().map(Child::pid).collect(),
                 Work::Fan(_) | Work::Ended => Vec::new(),
@@ -343,7 +478,7 @@ impl Running {
     /// What one would like to know of a running pipeline: one line a stage.
     pub fn statistics(&self) -> String {
         let mut lines = Vec::new();
-        for (index, stage) in self.stages.iter().enumerate() {
+        for stage in self.stages.iter().filter(|stage| !stage.adapter) {
             let state = match &stage.work {
                 Work::Processes(processes) => {
                     let pids = processes
@@ -355,7 +490,12 @@ impl Running {
                 Work::Fan(_) => "working".to_owned(),
                 Work::Ended => "ended".to_owned(),
             };
-            lines.push(format!("stage {} ({}): {state}", index + 1, stage.text));
+            let via = stage.via.as_ref();
+            let via = via.map_or(String::new(), |via| format!("; hands on by {via}"));
+            lines.push(format!(
+                "stage {} ({}): {state}{via}",
+                stage.number, stage.text
+            ));
         }
         lines.join("\n")
     }
@@ -401,7 +541,7 @@ impl Running {
         let reason = match &mut stage.work {
             Work::Processes(processes) => {
                 let happened = &self.happened;
-                processes.settle(index, stage.excused, &stage.text, happened)?;
+                processes.settle(stage.number, stage.excused, &stage.text, happened)?;
                 if !processes.running.is_empty() {
                     return Ok(());
                 }
@@ -417,7 +557,7 @@ impl Running {
         if let Some(reason) = reason.filter(|_| !stage.excused) {
             let command = stage.text.clone();
             self.outcome.add(StageFailure {
-                stage: index + 1,
+                stage: stage.number,
                 command,
                 reason,
             });
@@ -475,31 +615,28 @@ impl Running {
     /// A sentence that says why not.
     #[cfg(feature = "cli")]
     pub(crate) fn restart(&mut self, stage: &str) -> Result<(), String> {
-        let index = match stage.parse::<usize>() {
-            Ok(number) => number
-                .checked_sub(1)
-                .filter(|index| *index < self.stages.len()),
-            Err(_) => self
-                .stages
-                .iter()
-                .position(|started| started.text.split(' ').next() == Some(stage)),
+        let number = stage.parse::<usize>();
+        let mut stages = self.stages.iter_mut().filter(|it| !it.adapter);
+        let found = stages.find(|started| match number {
+            Ok(number) => started.number == number,
+            Err(_) => started.text.split(' ').next() == Some(stage),
+        });
+        let Some(found) = found else {
+            let last = self.stages.last().map_or(0, |last| last.number);
+            return Err(format!(
+                "{stage}: no such stage; there are stages 1 to {last}"
+            ));
         };
-        let index = index.ok_or_else(|| {
-            format!(
-                "{stage}: no such stage; there are stages 1 to {}",
-                self.stages.len()
-            )
-        })?;
-        match &mut self.stages[index].work {
+        match &mut found.work {
             Work::Processes(processes) if processes.seat.is_some() => {
                 processes.replaced = processes.running.iter().map(Child::pid).collect();
                 processes.signal(process::SIGTERM);
                 Ok(())
             }
-            Work::Ended => Err(format!("stage {} has ended", index + 1)),
+            Work::Ended => Err(format!("stage {} has ended", found.number)),
             Work::Processes(_) | Work::Fan(_) => Err(format!(
                 "stage {} does not take messages from a ring: what it has read would be lost",
-                index + 1
+                found.number
             )),
         }
     }
@@ -538,7 +675,7 @@ impl Processes {
     /// were not to.
     fn settle(
         &mut self,
-        index: usize,
+        stage: usize,
         excused: bool,
         text: &str,
         happened: &Sender<Event>,
@@ -569,7 +706,6 @@ impl Processes {
             match self.seat.as_ref().map(Seat::start) {
                 Some(Ok(child)) => {
                     let successor = child.pid();
-                    let stage = index + 1;
                     let _ = happened.send(Event::Restarted {
                         stage,
                         died,

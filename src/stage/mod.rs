@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Like standard input and output, but a ring in shared memory where the neighbour is such a
-//! program too and [`pipeline`](crate::pipeline) (`ringway run`) has started both. Otherwise the
+//! program too and [`pipeline`](crate::pipeline) (`ringway run`) has started both, or the mechanism that
+//! the pipeline was told to use ([`Pipeline::via`](crate::pipeline::Pipeline::via)). Otherwise the
 //! messages go over standard input and output, as [`Records`](Format::Records).
 //!
 //! A stage before this one that was killed looks like one that has ended, as with a pipe: the
@@ -29,6 +30,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, RawFd};
 use std::time::Duration;
 
+mod channel;
 mod stream;
 
 pub use stream::Format;
@@ -36,7 +38,8 @@ pub(crate) use stream::{Next, Reader, Writer};
 
 use crate::os::process;
 use crate::pipeline::STAGE_VARIABLE;
-use crate::{Error, RecvError, SendError, mpmc, spsc};
+use crate::{Endpoint, Error, RecvError, SendError, mpmc, spsc};
+use channel::{Inlet, Outlet};
 
 /// The mark in the executable of a program that calls [`input`], which refers to it: the linker
 /// keeps the section exactly when the function is kept. See `pipeline/aware.rs`.
@@ -52,22 +55,41 @@ const VERDICT: Duration = Duration::from_micros(200);
 
 /// What one side of a stage is joined by, as the supervisor puts it into [`STAGE_VARIABLE`]:
 /// `in=mpmc:7,out=lines`. A side that is not there has records on standard input or output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Joint {
     /// A ring for one producer and one consumer, in this inherited descriptor.
     Spsc(RawFd),
     /// A ring for several of each.
     Mpmc(RawFd),
+    /// A channel of another mechanism.
+    Channel {
+        /// This end of it.
+        endpoint: Endpoint,
+        /// The inherited descriptor that hangs up when the neighbour has ended for good.
+        verdict: RawFd,
+        /// Whether the neighbour is several processes.
+        several: bool,
+    },
     /// Messages on standard input or output.
     Stream(Format),
 }
 
 impl Joint {
     /// As it stands in the variable, for side `in` or `out`.
-    pub(crate) fn to_text(self, side: &str) -> String {
+    pub(crate) fn to_text(&self, side: &str) -> String {
         match self {
             Joint::Spsc(fd) => format!("{side}=spsc:{fd}"),
             Joint::Mpmc(fd) => format!("{side}=mpmc:{fd}"),
+            Joint::Channel {
+                endpoint,
+                verdict,
+                several,
+            } => {
+                let kind = if *several { "channels" } else { "channel" };
+                // A comma ends this side of the variable.
+                let endpoint = endpoint.to_string().replace(',', "%2C");
+                format!("{side}={kind}:{verdict}:{endpoint}")
+            }
             Joint::Stream(Format::Lines) => format!("{side}=lines"),
             Joint::Stream(Format::Raw) => format!("{side}=raw"),
             Joint::Stream(Format::Records) => format!("{side}=records"),
@@ -83,10 +105,16 @@ impl Joint {
             if name != side {
                 continue;
             }
-            let (kind, fd) = joint.split_once(':').unwrap_or((joint, ""));
+            let (kind, rest) = joint.split_once(':').unwrap_or((joint, ""));
+            let (fd, endpoint) = rest.split_once(':').unwrap_or((rest, ""));
             return match (kind, fd.parse()) {
                 ("spsc", Ok(fd)) => Ok(Joint::Spsc(fd)),
                 ("mpmc", Ok(fd)) => Ok(Joint::Mpmc(fd)),
+                ("channel" | "channels", Ok(verdict)) => Ok(Joint::Channel {
+                    endpoint: endpoint.parse()?,
+                    verdict,
+                    several: kind == "channels",
+                }),
                 ("lines", _) => Ok(Joint::Stream(Format::Lines)),
                 ("raw", _) => Ok(Joint::Stream(Format::Raw)),
                 ("records", _) => Ok(Joint::Stream(Format::Records)),
@@ -122,6 +150,15 @@ pub fn input() -> Result<Input, Error> {
             let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "input", e))?;
             Source::Mpmc(Box::new(mpmc::Ring::from_fd(ring)?.consumer()?))
         }
+        Joint::Channel {
+            endpoint,
+            verdict,
+            several,
+        } => {
+            let verdict =
+                process::take_inherited(verdict).map_err(|e| Error::os("fcntl", "input", e))?;
+            Source::Channel(Inlet::open(&endpoint, verdict, several)?)
+        }
         Joint::Stream(format) => {
             let stdin = io::stdin().as_fd().try_clone_to_owned();
             let stdin = stdin.map_err(|e| Error::os("dup", "standard input", e))?;
@@ -146,6 +183,15 @@ pub fn output() -> Result<Output, Error> {
             let ring = process::take_inherited(fd).map_err(|e| Error::os("fcntl", "output", e))?;
             Sink::Mpmc(Box::new(mpmc::Ring::from_fd(ring)?.producer()?))
         }
+        Joint::Channel {
+            endpoint,
+            verdict,
+            several,
+        } => {
+            let verdict =
+                process::take_inherited(verdict).map_err(|e| Error::os("fcntl", "output", e))?;
+            Sink::Channel(Outlet::open(&endpoint, verdict, several)?)
+        }
         Joint::Stream(format) => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             let stdout = stdout.map_err(|e| Error::os("dup", "standard output", e))?;
@@ -165,6 +211,7 @@ pub struct Input {
 enum Source {
     Spsc(Box<spsc::Consumer>),
     Mpmc(Box<mpmc::Consumer>),
+    Channel(Inlet),
     Stream(Reader),
 }
 
@@ -243,6 +290,10 @@ impl Input {
                     Err(error) => return Err(error),
                 }
             },
+            Source::Channel(inlet) => {
+                inlet.recv()?;
+                Ok(Message(Borrowed::Bytes(inlet.message())))
+            }
             Source::Stream(reader) => match reader.next(true)? {
                 Next::Message(at) => Ok(Message(Borrowed::Bytes(reader.bytes(at)))),
                 Next::End | Next::Empty => Err(RecvError::Closed),
@@ -267,6 +318,10 @@ impl Input {
                 Err(RecvError::PeerDied) => Err(RecvError::Empty),
                 Err(error) => Err(error),
             },
+            Source::Channel(inlet) => {
+                inlet.try_recv()?;
+                Ok(Message(Borrowed::Bytes(inlet.message())))
+            }
             Source::Stream(reader) => match reader.next(false)? {
                 Next::Message(at) => Ok(Message(Borrowed::Bytes(reader.bytes(at)))),
                 Next::Empty => Err(RecvError::Empty),
@@ -277,7 +332,7 @@ impl Input {
 
     /// Whether the messages come through a ring.
     pub fn is_ring(&self) -> bool {
-        !matches!(self.from, Source::Stream(_))
+        matches!(self.from, Source::Spsc(_) | Source::Mpmc(_))
     }
 }
 
@@ -292,6 +347,7 @@ pub struct Output {
 enum Sink {
     Spsc(Box<spsc::Producer>),
     Mpmc(Box<mpmc::Producer>),
+    Channel(Outlet),
     Stream(Writer),
 }
 
@@ -326,6 +382,7 @@ impl Output {
                     result => return result,
                 }
             },
+            Sink::Channel(outlet) => outlet.send(message),
             Sink::Stream(writer) => writer.push(message),
         }
     }
@@ -337,7 +394,7 @@ impl Output {
     #[inline]
     pub fn flush(&mut self) -> Result<(), SendError> {
         match &mut self.to {
-            Sink::Spsc(_) | Sink::Mpmc(_) => Ok(()),
+            Sink::Spsc(_) | Sink::Mpmc(_) | Sink::Channel(_) => Ok(()),
             Sink::Stream(writer) => writer.flush(),
         }
     }
@@ -353,7 +410,18 @@ impl Output {
 
     /// Whether the messages go through a ring.
     pub fn is_ring(&self) -> bool {
-        !matches!(self.to, Sink::Stream(_))
+        matches!(self.to, Sink::Spsc(_) | Sink::Mpmc(_))
+    }
+
+    /// The longest message that can be sent, in bytes.
+    #[cfg(feature = "cli")]
+    pub(crate) fn longest_message(&self) -> usize {
+        match &self.to {
+            Sink::Spsc(producer) => producer.max_message(),
+            Sink::Mpmc(producer) => producer.max_message(),
+            Sink::Channel(outlet) => outlet.longest_message(),
+            Sink::Stream(_) => u32::MAX as usize,
+        }
     }
 }
 
@@ -369,6 +437,16 @@ mod tests {
             Joint::Stream(Format::Lines),
             Joint::Stream(Format::Raw),
             Joint::Stream(Format::Records),
+            Joint::Channel {
+                endpoint: "fifo:/tmp/a, b=c:d?mode=0640".parse().unwrap(),
+                verdict: 9,
+                several: false,
+            },
+            Joint::Channel {
+                endpoint: "pipe:?fd=4".parse().unwrap(),
+                verdict: 3,
+                several: true,
+            },
         ] {
             let variable = format!("{},{}", Joint::Mpmc(3).to_text("in"), joint.to_text("out"));
             assert_eq!(Joint::of("out", &variable).unwrap(), joint);
