@@ -71,7 +71,7 @@ struct Options {
     ///
     /// Alone, or as an endpoint: `mq:jobs?depth=4`. The link behind stage N is then called
     /// `mq:jobs.N`. Given several times, the first that can be had is taken. Plain programs get the bytes
-    /// of a pipe, a FIFO or a socket directly, and by adapters with every other mechanism.
+    /// of a pipe or a FIFO directly, and by adapters with every other mechanism.
     #[arg(long, value_name = "ENDPOINT", value_parser = crate::pipeline::parse_via)]
     via: Vec<Endpoint>,
 

@@ -258,8 +258,8 @@ impl Pipeline {
     /// first that can be had. The link behind stage N has the endpoint's name with `.N` behind it.
     /// `auto:NAME` stands for the fastest one that can be had.
     ///
-    /// Plain programs have bytes, not messages, and can be joined by pipes (`pipe:`), FIFOs and
-    /// Unix sockets only; `ringway run`, which has adapters, joins them by any. Of the mechanisms only rings
+    /// Plain programs have bytes, not messages, and can be joined by pipes (`pipe:`) and FIFOs only;
+    /// `ringway run`, which has adapters, joins them by any. Of the mechanisms only rings
     /// keep what a killed process had not finished: behind others none is replaced.
     ///
     /// ```

@@ -6,7 +6,7 @@
 //! | mpmc | the same; several processes on either side | two adapters |
 //! | pipe | a framed pipe, inherited; several may send | the pipe itself |
 //! | fifo | by path; several may send | the FIFO, opened and then unlinked |
-//! | unix | by path; several may send | a connected pair of stream sockets |
+//! | unix | by path; several may send | two adapters (programs do not expect a socket's `ECONNRESET`) |
 //! | mq, sem | by name; several on either side | two adapters |
 //! | signal | by name; several may send | two adapters |
 //! | auto | the first of the above that can be had | likewise |
@@ -129,16 +129,13 @@ pub(super) fn join(list: &[Endpoint], shape: Shape) -> Result<Opened<Join>, Open
                 .map(|(read, write)| Join::Bytes(read, write))
                 .map_err(|error| Error::os("pipe2", "pipe", error)),
             Mechanism::Fifo => fifo(endpoint),
-            Mechanism::Unix => std::os::unix::net::UnixStream::pair()
-                .map(|(read, write)| Join::Bytes(read.into(), write.into()))
-                .map_err(|error| Error::os("socketpair", "socket", error)),
             _ if shape.adapters => {
                 Link::via(endpoint, (false, false), shape.longest).map(Join::Adapted)
             }
             other => Err(Error::Unsupported {
                 mechanism: other.name(),
                 what: "carry the bytes of a plain program",
-                remedy: "use pipe:, fifo: or unix:, or programs that speak messages on both sides",
+                remedy: "use pipe: or fifo:, or programs that speak messages on both sides",
             }),
         }
     })
