@@ -79,7 +79,8 @@
 //!
 //! * change the bytes of a *borrowed* message while you read them. `recv_into` copies a message first;
 //! * never answer. Use the calls with a time-out;
-//! * truncate the file of a *named* ring, which ends its users by SIGBUS. Names are of mode 0600, for one user
+//! * truncate the file of a *named* ring, which ends its users by SIGBUS, unless they asked to
+//!   [survive](survive_truncation) it. Names are of mode 0600, for one user
 //!   only, unless told otherwise; anonymous rings are sealed against it and can be passed over a
 //!   Unix socket.
 //!
@@ -127,3 +128,26 @@ struct Readme;
 
 pub use endpoint::Endpoint;
 pub use error::{Error, RecvError, SendError};
+
+/// From now on this process survives that somebody truncates the file of a named ring which it has mapped
+/// (or makes a hole in it when no memory is left to fill it again). Whoever uses the ring is told
+/// `Corrupt`; what was in it is lost.
+///
+/// This installs a handler for SIGBUS in the whole process, which is why it is done only when asked for. The
+/// handler acts on rings of this library; any other SIGBUS goes where it went before. Install handlers of
+/// your own before calling this, and have them passed what is not theirs.
+///
+/// Anonymous rings do not need it: they are sealed. Of named ones only those do that other users may
+/// write to ([`Config::mode`](spsc::Config::mode)), or whose own user is not trusted. Calling it again does
+/// nothing.
+///
+/// # Errors
+/// [`Error::Os`], when the system refuses a handler.
+///
+/// ```
+/// ringway::survive_truncation()?;
+/// # Ok::<(), ringway::Error>(())
+/// ```
+pub fn survive_truncation() -> Result<(), Error> {
+    os::guard::install().map_err(|error| Error::os("sigaction", "SIGBUS", error))
+}

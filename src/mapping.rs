@@ -25,8 +25,11 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::error::Error;
 use crate::layout::{self, Header, Kind};
 use crate::os;
+use crate::os::guard::Noted;
 use crate::os::life::LockFile;
 
+/// What is wrong with a ring whose memory somebody took away.
+pub(crate) const LOST: &str = "memory, which somebody truncated";
 /// Where named rings live.
 const SHM: &str = "/dev/shm";
 /// What the names of our files begin with.
@@ -84,6 +87,8 @@ pub(crate) struct Mapping {
     /// For messages.
     name: String,
     file: File,
+    /// Gone before `map`.
+    noted: Noted,
     map: MmapRaw,
     header: Header,
     presence: LockFile,
@@ -149,6 +154,7 @@ impl Mapping {
         for _ in 0..REPLACING {
             let file = open(name, path, kind.name(), writable)?;
             let header = read_header(name, &file, kind)?;
+            fill_holes(name, &file, &header, writable)?;
             match Mapping::map(name, place.clone(), file, header, writable, None) {
                 Ok(mapping) if os::shm::is_named(&mapping.file, path) => {
                     if !writable {
@@ -176,13 +182,19 @@ impl Mapping {
         let file = File::from(fd);
         let header = read_header(name, &file, kind)?;
         let nameless = file.metadata().is_ok_and(|meta| meta.nlink() == 0);
-        if nameless && os::shm::is_sealed(&file) != Some(true) {
+        let (uid, root) = (os::inode::effective_user(), 0);
+        let trusted = !nameless
+            && file
+                .metadata()
+                .is_ok_and(|meta| meta.uid() == uid || meta.uid() == root);
+        if os::shm::is_sealed(&file) != Some(true) && !trusted {
             return Err(Error::NotOurs {
                 what: kind.name(),
                 name: name.into(),
                 why: "its memory is not sealed, so its sender could take it away".into(),
             });
         }
+        fill_holes(name, &file, &header, true)?;
         Mapping::map(name, Place::Anonymous, file, header, true, None)
     }
 
@@ -217,9 +229,11 @@ impl Mapping {
         };
         let map = map.map_err(|error| fail("mmap", error))?;
         let name = name.to_owned();
+        let noted = Noted::new(map.as_mut_ptr(), map.len(), writable);
         Ok(Mapping {
             name,
             file,
+            noted,
             map,
             header,
             presence,
@@ -247,6 +261,12 @@ impl Mapping {
         assert!(offset < self.map.len() as u64);
         // SAFETY: inside the mapping, checked above.
         unsafe { self.map.as_mut_ptr().add(offset as usize) }
+    }
+
+    /// Whether somebody took the memory away, and this process goes on without
+    /// ([`crate::survive_truncation`]).
+    pub(crate) fn is_lost(&self) -> bool {
+        self.noted.is_lost()
     }
 
     /// Whether it is mapped for writing.
@@ -299,6 +319,32 @@ impl Mapping {
 impl AsFd for Mapping {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// That there is memory behind every page, whatever holes the file came with: if there is none left, that
+/// is an error here and not SIGBUS later.
+fn fill_holes(name: &str, file: &File, header: &Header, writable: bool) -> Result<(), Error> {
+    if !writable {
+        return Ok(());
+    }
+    let len = header.total();
+    match os::shm::fill_holes(file, len) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOSPC | libc::EDQUOT | libc::ENOMEM)
+            ) =>
+        {
+            Err(Error::NoRoom {
+                name: name.into(),
+                needed: format!("{len} bytes, of which it lacks some"),
+                why: error.to_string(),
+                remedy: "somebody made holes in it: have it created anew".into(),
+            })
+        }
+        // A file system that cannot: then its creator could not either, or it is sealed as it is.
+        _ => Ok(()),
     }
 }
 

@@ -289,6 +289,9 @@ pub(crate) fn are_alone(mapping: &Mapping, own: &Membership) -> bool {
 pub(crate) struct Watch {
     index: u32,
     seen: Cell<u64>,
+    /// The state in which it was last found dead: it stays so in that state, and a forger who has the
+    /// dead asked about again and again costs no system calls.
+    dead: Cell<u64>,
     process: RefCell<Process>,
 }
 
@@ -298,6 +301,7 @@ impl Watch {
         Watch {
             index,
             seen: Cell::new(0),
+            dead: Cell::new(0),
             process: RefCell::new(Process::Unknown),
         }
     }
@@ -319,6 +323,7 @@ impl Watch {
                 let held = lock.is_locked(token(self.index, state)).unwrap_or(true);
                 return if held { Life::Joining } else { Life::Dead };
             }
+            _ if state == self.dead.get() => return Life::Dead,
             _ => {}
         }
         match lock.is_locked(token(self.index, state)) {
@@ -326,6 +331,7 @@ impl Watch {
                 // Did it leave, or was it followed by another, between the two looks?
                 let now = record.state.load(Ordering::Acquire);
                 if now == state {
+                    self.dead.set(state);
                     return Life::Dead;
                 }
                 return if now & PHASE == LEFT {
@@ -349,6 +355,7 @@ impl Watch {
         };
         // What was read of the record may have been its next owner's already.
         if dead && record.state.load(Ordering::Acquire) == state {
+            self.dead.set(state);
             Life::Dead
         } else {
             Life::Alive

@@ -92,6 +92,9 @@ impl Sleeper {
         };
         match result {
             Err(error) if error.raw_os_error() == Some(os::TIMED_OUT) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(os::NO_MEMORY_THERE) => Err(
+                io::Error::other("the ring's memory is not there any more: somebody truncated it"),
+            ),
             result => result,
         }
     }

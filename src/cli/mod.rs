@@ -50,6 +50,8 @@ enum Command {
 /// arguments (clap's own), as ripgrep and grep have it.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A ring may be truncated by whoever may write to it; without a handler that is fatal, as before.
+    let _ = crate::survive_truncation();
     let result: Result<ExitCode, Failure> = match cli.command {
         Command::Adapter(args) => adapter::main(&args),
         Command::Bench(args) => bench::main(*args),

@@ -10,7 +10,7 @@ use crate::primitive::{Ordering, Slots};
 use crate::ring::mpmc::{Blocked, Queue, Run};
 use crate::wait::{Blocking, block_on};
 
-use super::participant::{Gone, Participant, Role};
+use super::participant::{Gone, LOST_RECEIVING, Participant, Role};
 use super::ring::Shared;
 
 /// Fruitless attempts after which a non-blocking call looks whether somebody dead is in the way.
@@ -134,6 +134,9 @@ impl Consumer {
     #[cold]
     fn blocked(&mut self, blocked: Blocked) -> Result<Option<Taken>, RecvError> {
         let participant = self.participant();
+        if participant.is_lost() {
+            return Err(LOST_RECEIVING);
+        }
         match blocked {
             Blocked::Corrupt(ticket) => {
                 let offset = participant.offset_of(ticket);

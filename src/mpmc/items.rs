@@ -22,7 +22,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::participant::{Gone, Participant, Role};
+use super::participant::{Gone, LOST_RECEIVING, LOST_SENDING, Participant, Role};
 use super::{Config, ring};
 use crate::error::{Error, RecvError, SendError};
 use crate::os::clock::Deadline;
@@ -165,6 +165,7 @@ impl Side {
                 self.participant.pass_on();
                 Err(SendError::Closed)
             }
+            Err(_) if self.participant.is_lost() => Err(LOST_SENDING),
             Err(_) => match self.gone.take() {
                 None => Ok(None),
                 Some(Gone::Died) => Err(SendError::PeerDied),
@@ -184,6 +185,7 @@ impl Side {
                 self.participant.pass_on();
                 Err(RecvError::Closed)
             }
+            Err(_) if self.participant.is_lost() => Err(LOST_RECEIVING),
             Err(_) => match self.gone.take() {
                 None => Ok(None),
                 Some(Gone::Died) => Err(RecvError::PeerDied),

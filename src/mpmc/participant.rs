@@ -4,7 +4,8 @@ use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::error::Error;
+use crate::error::{Error, RecvError, SendError};
+use crate::mapping;
 use crate::os;
 use crate::os::clock::Deadline;
 use crate::os::fork::Mark;
@@ -72,6 +73,17 @@ impl Control {
         &self.history[role as usize - 1]
     }
 }
+
+/// The error of one who receives from a ring whose memory somebody took away.
+pub(super) const LOST_RECEIVING: RecvError = RecvError::Corrupt {
+    what: mapping::LOST,
+    offset: 0,
+};
+/// The error of one who sends to it.
+pub(super) const LOST_SENDING: SendError = SendError::Corrupt {
+    what: mapping::LOST,
+    offset: 0,
+};
 
 /// Why there is nothing more to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,6 +342,12 @@ impl Participant {
         self.pass_on();
     }
 
+    /// Whether somebody took the memory away, and this process goes on without.
+    #[cold]
+    pub(super) fn is_lost(&self) -> bool {
+        self.shared.mapping.is_lost()
+    }
+
     /// The error for a slot that holds nonsense.
     pub(super) fn offset_of(&self, ticket: u64) -> u64 {
         let geometry = &self.shared.geometry;
@@ -373,13 +391,13 @@ fn take_record(shared: &Arc<Shared>, role: Role) -> Result<Membership, Error> {
         Life::Dead => 2,
         Life::Alive | Life::Joining => 3,
     };
+    let watches: Vec<Watch> = (0..count).map(Watch::new).collect();
     let mut candidates: Vec<u32> = (0..count).filter(|index| preference(index) < 3).collect();
     candidates.sort_by_key(preference);
     for index in candidates {
         let before = lives[index as usize];
         let previous = role_of(index);
         let settle = |lock: &LockFile| {
-            let watches: Vec<Watch> = (0..count).map(Watch::new).collect();
             shared.queue().settle(index as usize, |other| {
                 other == index as usize || watches[other].life(mapping, lock) != Life::Alive
             })

@@ -10,7 +10,7 @@ use crate::primitive::Ordering;
 use crate::ring::mpmc::{Blocked, Run, Unblocked};
 use crate::wait::{Blocking, block_on};
 
-use super::participant::{Gone, Participant, Role};
+use super::participant::{Gone, LOST_SENDING, Participant, Role};
 use super::ring::Shared;
 
 /// Fruitless attempts after which a non-blocking call looks whether somebody dead is in the way.
@@ -110,6 +110,9 @@ impl Producer {
 
     #[cold]
     fn blocked(&mut self, blocked: Blocked) -> Result<(), SendError> {
+        if self.participant().is_lost() {
+            return Err(LOST_SENDING);
+        }
         match blocked {
             Blocked::Closed => {
                 self.participant().pass_on();

@@ -53,8 +53,23 @@ impl AsFd for EventFd {
     }
 }
 
-impl From<OwnedFd> for EventFd {
-    fn from(fd: OwnedFd) -> EventFd {
-        EventFd(fd)
+impl TryFrom<OwnedFd> for EventFd {
+    type Error = io::Error;
+
+    /// The event descriptor that another process passed: not if it is something else, to write to which
+    /// might block, or kill.
+    fn try_from(fd: OwnedFd) -> io::Result<EventFd> {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        if std::fs::read_link(path)?.as_os_str() != "anon_inode:[eventfd]" {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "what came with the ring is no event descriptor",
+            ));
+        }
+        // SAFETY: F_SETFL takes an integer.
+        check(unsafe {
+            libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) as libc::c_long
+        })?;
+        Ok(EventFd(fd))
     }
 }

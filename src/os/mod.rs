@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod eventfd;
 pub(crate) mod fork;
 pub(crate) mod futex;
+pub(crate) mod guard;
 pub(crate) mod inode;
 pub(crate) mod life;
 #[cfg(feature = "cli")]
@@ -36,6 +37,9 @@ use clock::Deadline;
 
 /// What looking for a process that does not exist fails with.
 pub(crate) const NO_PROCESS: i32 = libc::ESRCH;
+
+/// What a wait on a page that was truncated away fails with.
+pub(crate) const NO_MEMORY_THERE: i32 = libc::EFAULT;
 
 /// What a wait that ran out of time fails with.
 pub(crate) const TIMED_OUT: i32 = libc::ETIMEDOUT;

@@ -108,6 +108,16 @@ pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
         .map(drop)
 }
 
+/// Has all of the first `len` bytes allocated, without changing the file's length or what it holds.
+pub(crate) fn fill_holes(file: &File, len: u64) -> io::Result<()> {
+    let keep = libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: fallocate takes integers.
+    retry(|| unsafe {
+        libc::fallocate(file.as_raw_fd(), keep, 0, len as libc::off_t) as libc::c_long
+    })
+    .map(drop)
+}
+
 /// Whether `path` still names this file.
 pub(crate) fn is_named(file: &File, path: &Path) -> bool {
     let (Ok(ours), Ok(theirs)) = (file.metadata(), std::fs::symlink_metadata(path)) else {

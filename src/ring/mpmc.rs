@@ -98,7 +98,7 @@ impl Run {
 
     /// Its tickets; never more than `capacity`, whatever a hostile peer wrote.
     pub(crate) fn tickets(self, capacity: u64) -> impl Iterator<Item = u64> {
-        (0..self.count.min(capacity)).map(move |i| self.first + i)
+        (0..self.count.min(capacity)).map(move |i| self.first.wrapping_add(i))
     }
 }
 
@@ -317,7 +317,8 @@ impl<'a> Queue<'a> {
         }
         // Somebody else claimed it meanwhile, and the tail moved before the slot did.
         let now = self.cursors.tail.load(Ordering::Relaxed);
-        if now == tail && lead(word, tail) > 0 {
+        // Nor does the slot of a tail that stands still hold anything else of this lap.
+        if now == tail {
             self.clear(&me.write);
             return Err(Blocked::Corrupt(tail));
         }
@@ -418,7 +419,8 @@ impl<'a> Queue<'a> {
             return Err(Blocked::NotNow);
         }
         let now = self.cursors.head.load(Ordering::Relaxed);
-        if now == head && lead(word, ready(head)) > 0 {
+        // Nor does the slot of a head that stands still hold anything else of this lap.
+        if now == head {
             self.clear(&me.read);
             return Err(Blocked::Corrupt(head));
         }
@@ -628,7 +630,8 @@ impl<'a> Queue<'a> {
             }
         } else {
             match adoption(word, ticket) {
-                Some((owner, _)) => owner == NOBODY || is_dead(owner as usize),
+                // Nobody's, or of a record that does not exist: a forgery, which nobody holds either.
+                Some((owner, _)) => owner as usize >= self.intents.len() || is_dead(owner as usize),
                 None => false,
             }
         };
@@ -647,14 +650,20 @@ impl<'a> Queue<'a> {
         is_dead: &impl Fn(usize) -> bool,
         mut f: impl FnMut(u64, u64) -> Option<T>,
     ) -> Option<T> {
+        // Of those held there are never more than slots, each named once, and perhaps a second time by
+        // one who lost it: only forged intents name more, which would take minutes to ask about.
+        let mut most = 2 * self.slots.capacity();
         for intents in self.records() {
             // A joiner writes `legacy` before it clears `read`: read in the other order.
             for (word, heir) in [(&intents.read, false), (&intents.legacy, true)] {
                 // ACQUIRE: SYNC: read moved to legacy
                 let run = Run::from_word(word.load(Ordering::Acquire));
                 for ticket in run.tickets(self.slots.capacity()) {
-                    if self.is_held(ticket)
-                        && let Some(word) = self.orphan(ticket, heir, is_dead)
+                    if !self.is_held(ticket) {
+                        continue;
+                    }
+                    most = most.checked_sub(1)?;
+                    if let Some(word) = self.orphan(ticket, heir, is_dead)
                         && let Some(answer) = f(ticket, word)
                     {
                         return Some(answer);

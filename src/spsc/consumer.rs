@@ -13,7 +13,7 @@ use crate::primitive::{Data, spin_loop};
 use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
 use crate::wait::{Blocking, block_on};
 
-use super::ring::Side;
+use super::ring::{LOST, Side};
 
 /// Fruitless attempts after which a non-blocking call looks whether the producer is dead.
 const LOOK_INTO_IT: u32 = 1024;
@@ -121,6 +121,9 @@ impl Consumer {
             return RecvError::Empty;
         }
         self.fruitless = 0;
+        if self.side.shared.mapping.is_lost() {
+            return self.corrupt(LOST);
+        }
         if self.side.peer_life() == Life::Dead {
             // It may have published something just before it died.
             if let Ok(Next::Message(_)) = self.rx.take() {
@@ -529,6 +532,9 @@ impl Blocking for Arrival<'_> {
     }
 
     fn pulse(&mut self) -> Result<(), RecvError> {
+        if self.side.shared.mapping.is_lost() {
+            return Err(self.corrupt(LOST));
+        }
         self.over = match self.side.peer_life() {
             Life::Dead => Some(RecvError::PeerDied),
             // It leaves a closed header; this is one that was killed between the two.

@@ -10,7 +10,7 @@ use crate::participant::Life;
 use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
 use crate::wait::{Blocking, block_on};
 
-use super::ring::Side;
+use super::ring::{LOST, Side};
 
 /// Fruitless attempts after which a non-blocking call looks whether the consumer is dead.
 const LOOK_INTO_IT: u32 = 1024;
@@ -132,6 +132,9 @@ impl Producer {
         match refused {
             Refused::Corrupt(corrupt) => self.corrupt(corrupt),
             Refused::Full => {
+                if self.side.shared.mapping.is_lost() {
+                    return self.corrupt(LOST);
+                }
                 if self.side.peer.has_left(&self.side.shared.mapping) {
                     return SendError::Closed;
                 }
@@ -444,6 +447,9 @@ impl Blocking for Room<'_> {
     }
 
     fn pulse(&mut self) -> Result<(), SendError> {
+        if self.side.shared.mapping.is_lost() {
+            return Err(self.corrupt(LOST));
+        }
         self.over = match self.side.peer_life() {
             Life::Left => Some(SendError::Closed),
             Life::Dead => Some(SendError::PeerDied),

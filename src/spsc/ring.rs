@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::layout::{Header, Kind};
-use crate::mapping::{Making, Mapping, Place};
+use crate::mapping::{self, Making, Mapping, Place};
 use crate::os;
 use crate::os::eventfd::EventFd;
 use crate::participant::{self, Life, Membership, Watch};
@@ -26,6 +26,12 @@ const OBSERVER: Error = Error::Unsupported {
     mechanism: "an observer",
     what: "take a role, since its memory is mapped read-only",
     remedy: "attach instead of observing",
+};
+
+/// What is wrong with a ring whose memory somebody took away.
+pub(super) const LOST: Corrupt = Corrupt {
+    what: mapping::LOST,
+    position: 0,
 };
 
 /// The participant record of the producer, and of the consumer.
@@ -287,7 +293,8 @@ impl Ring {
         })?;
         let events = match (fds.next(), fds.next()) {
             (Some(messages), Some(room)) => {
-                Some(Events::from([EventFd::from(messages), EventFd::from(room)]))
+                let event = |fd| EventFd::try_from(fd).map_err(fail);
+                Some(Events::from([event(messages)?, event(room)?]))
             }
             _ => None,
         };

@@ -41,6 +41,9 @@ pub(crate) trait Blocking {
     fn is_alone(&self) -> bool;
 }
 
+/// Times that it may be told to look again, or be woken, until it asks whether to give up.
+const ROUNDS: u32 = 64;
+
 /// Waits until `side` has what it waits for.
 ///
 /// # Errors
@@ -51,6 +54,7 @@ pub(crate) fn block_on<S: Blocking>(
     spinner: &mut Spinner,
 ) -> Result<S::Output, S::Error> {
     spinner.begin();
+    let mut rounds = 0u32;
     loop {
         if let Some(output) = side.attempt(spinner.is_spinning())? {
             spinner.succeeded();
@@ -66,6 +70,12 @@ pub(crate) fn block_on<S: Blocking>(
                 // The last look before the mark may have been a lazy one; `announce` looks exactly.
                 if let Some(expected) = side.announce()? {
                     side.sleep(expected)?;
+                }
+                // Announcing and sleeping may say each time that there is something, and the attempt
+                // that there is not, where a hostile peer writes: time-outs hold all the same.
+                rounds = rounds.wrapping_add(1);
+                if rounds.is_multiple_of(ROUNDS) {
+                    side.pulse()?;
                 }
                 let alone = spinner.asks().then(|| side.is_alone());
                 spinner.slept(alone);

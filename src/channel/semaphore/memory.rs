@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use memmap2::MmapRaw;
 
 use crate::os::clock::Deadline;
+use crate::os::guard::Noted;
 use crate::os::inode::{self, Token};
 use crate::os::named_semaphore::Named;
 use crate::os::semaphore::Semaphore;
@@ -42,6 +43,9 @@ const MAKING: u64 = 1000;
 pub(super) const SEATS: u64 = 64;
 /// How often those at the gate look whether the holder lives, in nanoseconds.
 const LOOK: u64 = 20_000_000;
+
+/// The fewest bytes of data.
+pub(super) const LEAST: usize = 16;
 
 /// The states of the whole.
 pub(super) const NEW: u32 = 0;
@@ -99,6 +103,7 @@ struct Semaphores {
 pub(super) struct Memory {
     // Dropped before the mapping that holds them.
     semaphores: Option<Semaphores>,
+    noted: Noted,
     map: MmapRaw,
     token: Token,
     capacity: usize,
@@ -128,7 +133,7 @@ impl Memory {
     /// Maps what `file` holds. `Err(Ok(why))` when that is not a buffer of this kind.
     pub(super) fn map(file: File) -> Result<Memory, Result<&'static str, io::Error>> {
         let length = file.metadata().map_err(Err)?.len() as usize;
-        if length <= HEADER {
+        if length < HEADER + LEAST {
             return Err(Ok("it is too short"));
         }
         let map = MmapRaw::map_raw(&file).map_err(Err)?;
@@ -147,6 +152,7 @@ impl Memory {
         let token = Token::new(OwnedFd::from(file)).map_err(Err)?;
         Ok(Memory {
             semaphores: None,
+            noted: Noted::new(map.as_mut_ptr(), map.len(), true),
             map,
             token,
             capacity,
@@ -162,6 +168,11 @@ impl Memory {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.token.as_fd()
+    }
+
+    /// Whether somebody took the memory away, and this process goes on without.
+    pub(super) fn is_lost(&self) -> bool {
+        self.noted.is_lost()
     }
 
     pub(super) fn is_here(&self) -> bool {
@@ -371,7 +382,12 @@ impl Drop for Held<'_> {
         if !self.ticket {
             // The ticket of whoever died is lost, or still in the hand of somebody who has not
             // looked yet, and who gives it up when it does.
-            while self.gate.try_wait() {}
+            // There are no more tickets than participants, unless somebody forges them.
+            for _ in 0..2 * SEATS {
+                if !self.gate.try_wait() {
+                    break;
+                }
+            }
         }
         self.gate.post();
     }

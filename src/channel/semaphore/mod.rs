@@ -26,12 +26,16 @@ use crate::{Error, RecvError, SendError};
 
 mod memory;
 
-use memory::{GOING, HEADER, Memory, SEATS};
+use memory::{GOING, HEADER, LEAST, Memory, SEATS};
 
 /// How often a blocked end looks whether the other one is gone.
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a message's length.
 const PREFIX: usize = 4;
+/// How often one who comes looks again, a millisecond apart, at a buffer that is just being removed.
+const GOING_MOST: u32 = 5000;
+/// Positions from here on are no honest ones.
+const POSITION_MAX: u64 = 1 << 62;
 /// Somebody has been there; the last one to go left.
 const CAME: u32 = 1;
 const LEFT: u32 = 2;
@@ -84,7 +88,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if (16..=1 << 30).contains(&self.capacity) {
+        if (LEAST..=1 << 30).contains(&self.capacity) {
             return Ok(());
         }
         Err(Error::Config {
@@ -177,7 +181,7 @@ impl End {
         if let Some(config) = config {
             config.check()?;
         }
-        for attempt in 0.. {
+        for attempt in 0..GOING_MOST {
             let file = match (shm::open(&path, true), config) {
                 (Ok(file), _) => file,
                 (Err(error), None) if error.raw_os_error() == Some(os::ENOENT) => {
@@ -211,7 +215,11 @@ impl End {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        unreachable!("the loop has no end")
+        Err(Error::Os {
+            op: "attach",
+            name: name.into(),
+            source: std::io::ErrorKind::TimedOut.into(),
+        })
     }
 
     /// Sets up what must be and notes that this one has come; false when the name is on its way out.
@@ -399,6 +407,9 @@ impl End {
         // Counted among the sleepers, though awake.
         let mut announced = false;
         loop {
+            if memory.is_lost() {
+                return Ok(Err(Stop::Corrupt((crate::mapping::LOST, 0))));
+            }
             // Without patience for anything else, there is still some for a holder that is quick.
             let soon = match patience {
                 Patience::Now => Deadline::after(LOOK),
@@ -472,7 +483,9 @@ fn used(memory: &Memory) -> Result<(u64, u64, usize), (&'static str, u64)> {
     let head = header.head.load(Ordering::Relaxed);
     let tail = header.tail.load(Ordering::Relaxed);
     match tail.checked_sub(head) {
-        Some(used) if used <= memory.capacity() as u64 => Ok((head, tail, used as usize)),
+        Some(used) if used <= memory.capacity() as u64 && tail < POSITION_MAX => {
+            Ok((head, tail, used as usize))
+        }
         _ => Err(("head and tail", 264)),
     }
 }
