@@ -75,10 +75,13 @@
 //! # Whom to trust
 //!
 //! Whatever a peer writes into the memory, nothing outside it is read or written, nothing loops for ever and
-//! nothing crashes: what cannot be is [`RecvError::Corrupt`]. Three things remain its to do:
+//! nothing crashes: what cannot be is [`RecvError::Corrupt`]. These things remain its to do:
 //!
 //! * change the bytes of a *borrowed* message while you read them. `recv_into` copies a message first;
 //! * never answer. Use the calls with a time-out;
+//! * write into a POSIX semaphore, for which the C library may end the process. So the wait strategy
+//!   `Semaphore` and the channel `sem:` are for peers that are trusted not to (a stray write is found, one
+//!   timed to the instruction is not); likewise `EventFd`, whose descriptors a peer can make block;
 //! * truncate the file of a *named* ring, which ends its users by SIGBUS, unless they asked to
 //!   [survive](survive_truncation) it. Names are of mode 0600, for one user
 //!   only, unless told otherwise; anonymous rings are sealed against it and can be passed over a

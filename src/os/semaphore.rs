@@ -1,6 +1,8 @@
 //! POSIX semaphores, process-shared.
 
 use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::clock::Deadline;
 use super::{check, retry};
@@ -33,8 +35,8 @@ impl Semaphore {
     /// # Safety
     /// `memory` points to [`Semaphore::SIZE`] writable bytes, aligned to 8, that stay mapped as long
     /// as this value and its copies are used, and hold a semaphore when anything but
-    /// [`Semaphore::init`] is called. (A hostile peer may write there: the C library treats the
-    /// words of a semaphore as numbers only.)
+    /// [`Semaphore::init`] is called. What else is written there cannot lead the C library astray in
+    /// memory, but it can have it end the process: see [`Semaphore::is_sound`].
     pub(crate) unsafe fn at(memory: *mut u8) -> Semaphore {
         Semaphore(memory.cast())
     }
@@ -45,8 +47,34 @@ impl Semaphore {
         check(unsafe { libc::sem_init(self.0, 1, value) as libc::c_long }).map(drop)
     }
 
-    /// Adds one, and wakes a sleeper if there is one. A semaphore at its maximum stays there.
+    /// Whether the part of it that never changes is still what `sem_init` writes there. With something
+    /// else in its place the system call under the semaphore fails, and the C library then ends the
+    /// process ("The futex facility returned an unexpected error code"). A stray write is found here
+    /// before that; not one that comes between this look and the call.
+    fn is_sound(self) -> bool {
+        /// Where glibc and musl keep whether a semaphore is shared.
+        const SHARED: usize = 8;
+        static EXPECTED: OnceLock<u32> = OnceLock::new();
+        let word = |semaphore: *const libc::sem_t| {
+            // SAFETY: bytes 8 to 12 of a semaphore, aligned to 4; an atomic is valid whatever they hold.
+            unsafe { &*semaphore.byte_add(SHARED).cast::<AtomicU32>() }.load(Ordering::Relaxed)
+        };
+        let expected = EXPECTED.get_or_init(|| {
+            // SAFETY: an all-zero sem_t is valid memory for sem_init, and nobody else has it.
+            let mut pattern: libc::sem_t = unsafe { core::mem::zeroed() };
+            // SAFETY: as above.
+            unsafe { libc::sem_init(&mut pattern, 1, 0) };
+            word(&pattern)
+        });
+        word(self.0) == *expected
+    }
+
+    /// Adds one, and wakes a sleeper if there is one. A semaphore at its maximum stays there, and one that
+    /// was overwritten is left alone.
     pub(crate) fn post(self) {
+        if !self.is_sound() {
+            return;
+        }
         // SAFETY: `at`'s caller vouched for the memory. EOVERFLOW means that there are two thousand
         // million wake-ups pending, and one more would change nothing.
         unsafe { libc::sem_post(self.0) };
@@ -55,11 +83,17 @@ impl Semaphore {
     /// Takes one if there is one.
     pub(crate) fn try_wait(self) -> bool {
         // SAFETY: `at`'s caller vouched for the memory.
-        retry(|| unsafe { libc::sem_trywait(self.0) as libc::c_long }).is_ok()
+        self.is_sound() && retry(|| unsafe { libc::sem_trywait(self.0) as libc::c_long }).is_ok()
     }
 
     /// Takes one, sleeping until there is one; false when `deadline` passed first.
     pub(crate) fn wait(self, deadline: Deadline) -> io::Result<bool> {
+        if !self.is_sound() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "somebody overwrote the semaphore",
+            ));
+        }
         let result = match deadline.timespec() {
             // SAFETY: `at`'s caller vouched for the memory.
             None => retry(|| unsafe { libc::sem_wait(self.0) as libc::c_long }),

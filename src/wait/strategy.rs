@@ -14,6 +14,10 @@ use std::str::FromStr;
 /// | `Semaphore` | a POSIX semaphore | a POSIX semaphore, only if the peer sleeps | futexes are forbidden to the program |
 /// | `EventFd` | `poll` on an event descriptor | the descriptor, only if the peer sleeps | the ring is one of many things an event loop waits for |
 ///
+/// With `Semaphore` and `EventFd` a peer that means harm has the means: it can overwrite a semaphore at the
+/// moment of a call, for which the C library ends the process, and turn a descriptor that both have into one
+/// that blocks. Choose another strategy where peers are not trusted.
+///
 /// Sleeping is never without end: a sleeper looks every 80 ms whether its peer is dead.
 ///
 /// ```
