@@ -398,7 +398,8 @@ impl Consumer {
         let next = self.open.first;
         Ok(Drain {
             next,
-            end: next + self.open.count,
+            // Wrapping, here and below: a hostile peer may have moved the head anywhere.
+            end: next.wrapping_add(self.open.count),
             redelivered,
             consumer: self,
         })
@@ -595,7 +596,7 @@ impl Drain<'_> {
             // The one handed out before.
             self.consumer.participant().queue().release(open.first);
             self.consumer.open = Run {
-                first: open.first + 1,
+                first: open.first.wrapping_add(1),
                 count: open.count - 1,
             };
         }
@@ -603,13 +604,13 @@ impl Drain<'_> {
             return Ok(None);
         }
         let ticket = self.next;
-        self.next += 1;
+        self.next = ticket.wrapping_add(1);
         self.consumer.bytes(ticket).map(Some)
     }
 
     /// How many messages were not asked for yet.
     pub fn remaining(&self) -> usize {
-        (self.end - self.next) as usize
+        self.end.wrapping_sub(self.next) as usize
     }
 
     /// Whether these are redelivered messages: another consumer had them before, and died.

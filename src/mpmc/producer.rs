@@ -363,7 +363,7 @@ impl Producer {
                 self.fill(self.open.first, message);
                 self.participant().queue().commit(self.open.first);
                 self.open = Run {
-                    first: self.open.first + 1,
+                    first: self.open.first.wrapping_add(1),
                     count: self.open.count - 1,
                 };
                 next = messages.next();

@@ -83,3 +83,44 @@ pub(crate) fn block_on<S: Blocking>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is told that there is something whenever it is about to sleep, and finds nothing.
+    struct Teased;
+
+    impl Blocking for Teased {
+        type Output = ();
+        type Error = &'static str;
+
+        fn attempt(&mut self, _: bool) -> Result<Option<()>, &'static str> {
+            Ok(None)
+        }
+
+        fn announce(&mut self) -> Result<Option<u64>, &'static str> {
+            Ok(None)
+        }
+
+        fn sleep(&mut self, _: u64) -> Result<(), &'static str> {
+            unreachable!("nothing was announced")
+        }
+
+        fn pulse(&mut self) -> Result<(), &'static str> {
+            Err("time is over")
+        }
+
+        fn is_alone(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn one_who_is_teased_with_what_is_not_there_still_keeps_its_time() {
+        for strategy in WaitStrategy::ALL {
+            let mut spinner = Spinner::new(strategy, || {}, false);
+            assert_eq!(block_on(&mut Teased, &mut spinner), Err("time is over"));
+        }
+    }
+}

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a message's length.
 const PREFIX: usize = 4;
 /// How often one who comes looks again, a millisecond apart, at a buffer that is just being removed.
-const GOING_MOST: u32 = 5000;
+const GOING_MOST: u32 = 2000;
 /// Positions from here on are no honest ones.
 const POSITION_MAX: u64 = 1 << 62;
 /// Somebody has been there; the last one to go left.
@@ -415,7 +415,12 @@ impl End {
                 Patience::Now => Deadline::after(LOOK),
                 _ => deadline,
             };
-            let look = match memory.hold(soon)? {
+            let held = match memory.hold(soon) {
+                // Nothing that is wrong with it then is worth telling.
+                Err(_) if memory.is_lost() => continue,
+                held => held?,
+            };
+            let look = match held {
                 None => Look::Busy,
                 Some(held) => {
                     // Ordered by the holding of the buffer.
@@ -457,7 +462,10 @@ impl End {
                 Look::Wait => {
                     // Whoever wakes a sleeper counts it off.
                     let slice = deadline.at_most(LOOK.as_nanos() as u64);
-                    announced = !memory.sleep(sleeps_at, slice)?;
+                    announced = match memory.sleep(sleeps_at, slice) {
+                        Err(_) if memory.is_lost() => continue,
+                        woken => !woken?,
+                    };
                 }
                 Look::Busy if patience == Patience::Now || deadline.passed() => {
                     return Ok(Err(Stop::Later));
