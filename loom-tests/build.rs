@@ -92,9 +92,9 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "ring/spsc",
-        "acknowledged_swap_is_relaxed",
-        "self.control.consumer.position.swap(to, Ordering::Release)",
-        "self.control.consumer.position.swap(to, Ordering::Relaxed)",
+        "acknowledges_without_a_fence",
+        "full_fence(); } else { light_fence(); }",
+        "} else {}",
     ),
     (
         "ring/spsc",
@@ -104,9 +104,9 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "ring/spsc",
-        "acknowledged_is_stored_plainly",
-        "self.control.consumer.position.swap(to, Ordering::Release)",
-        "{ let old = self.control.consumer.position.load(Ordering::Relaxed); self.control.consumer.position.store(to, Ordering::Release); old }",
+        "producer_sleeps_without_a_barrier",
+        "barrier();",
+        "let _ = barrier;",
     ),
     (
         "ring/spsc",
@@ -153,8 +153,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "announces_for_room_relaxed",
-        ".fetch_or(WAITING, Ordering::Acquire)",
-        ".fetch_or(WAITING, Ordering::Relaxed)",
+        "let seen = consumer.position.load(Ordering::Acquire);",
+        "let seen = consumer.position.load(Ordering::Relaxed);",
     ),
     (
         "ring/spsc",
@@ -195,8 +195,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "consumer_ignores_the_sleeper",
-        "if old & WAITING != 0 {",
-        "if old & WAITING != 0 && false {",
+        "if self.manner.parks && self.has_sleeper() {",
+        "if self.manner.parks && self.has_sleeper() && false {",
     ),
     (
         "ring/spsc",
@@ -207,8 +207,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "producer_announces_without_looking_again",
-        "self.raise_limit(seen & !(WORD - 1))?; Ok(if self.fit(len).1 <= self.limit {",
-        "Ok(if self.fit(len).1 <= self.limit {",
+        "self.raise_limit(seen & !(WORD - 1))?; if self.fit(len).1 > self.limit {",
+        "let _ = seen; if self.fit(len).1 > self.limit {",
     ),
     (
         "ring/spsc",

@@ -22,6 +22,14 @@ pub(crate) fn full_fence() {
     core::sync::atomic::fence(Ordering::SeqCst);
 }
 
+/// A fence for the compiler alone. The processor's part is done by another one's barrier over all
+/// processors (`membarrier`): whoever is between the accesses on the two sides of this fence when that
+/// happens is fenced there.
+#[inline(always)]
+pub(crate) fn light_fence() {
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
 /// A full fence right after a successful compare-exchange: on x86-64 that was one already, and only the
 /// compiler needs telling.
 #[inline(always)]

@@ -16,6 +16,11 @@ pub fn full_fence() {
     fence(Ordering::SeqCst);
 }
 
+/// Under loom a fence here stands for the part of another one's barrier that happens here.
+pub fn light_fence() {
+    fence(Ordering::SeqCst);
+}
+
 thread_local! {
     /// The thread that is to die, and the accesses that it has left. loom's threads share this one.
     static FUSE: std::cell::Cell<Option<(loom::thread::ThreadId, u32)>> =

@@ -43,9 +43,9 @@ macro_rules! mutants {
 mutants!(
     header_store_is_relaxed: commit_and_wrap_spinning,
     header_swap_is_relaxed: commit_and_wrap_parking,
-    acknowledged_swap_is_relaxed: a_sleeping_producer_is_woken,
+    acknowledges_without_a_fence: a_sleeping_producer_is_woken,
     acknowledged_store_is_relaxed: room_that_was_given_back_is_found,
-    acknowledged_is_stored_plainly: a_sleeping_producer_is_woken,
+    producer_sleeps_without_a_barrier: a_sleeping_producer_is_woken,
     head_is_relaxed: room_that_was_given_back_is_found,
     take_is_relaxed: commit_and_wrap_parking,
     take_at_once_is_relaxed: commit_and_wrap_parking,

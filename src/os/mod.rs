@@ -13,6 +13,7 @@ pub(crate) mod inode;
 pub(crate) mod life;
 #[cfg(feature = "cli")]
 pub(crate) mod measure;
+pub(crate) mod membarrier;
 pub(crate) mod memory;
 pub(crate) mod mqueue;
 pub(crate) mod named_semaphore;

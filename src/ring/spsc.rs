@@ -37,9 +37,11 @@
 //!
 //! *No lost wake-up.* WAITING and COMMITTED are in one word, changed by read-modify-writes, so one
 //! comes first: either the consumer's compare-exchange fails and it sees the message, or the
-//! producer's swap returns WAITING and it wakes. The same holds for a producer that waits for room,
-//! with the bit WAITING in `acknowledged`. A ring whose sides never sleep (`parks` false) publishes
-//! with plain stores.
+//! producer's swap returns WAITING and it wakes. A producer that waits for room marks `waiting`, makes
+//! a barrier, and looks at `acknowledged`; the consumer writes `acknowledged`, fences, and looks at
+//! `waiting`: of the two fences one comes first, so one of them sees the other. The consumer's costs
+//! nothing where the producer's is one for all processors (`fences` false): sleeping for want of room is
+//! rare, acknowledging is not. A ring whose sides never sleep (`parks` false) does none of this.
 //!
 //! *Death.* An unpublished record is invisible. A successor of the producer finds the tail by
 //! following headers. A successor of the consumer resumes at `acknowledged`: what lay between that
@@ -53,11 +55,11 @@
 //! Sources: the in-band length word written last is Aeron's; the zero frontier, the touch, and the
 //! sleeper's mark in the header are measured and argued in ARCHITECTURE.md.
 
-use crate::primitive::{AtomicU64, CachePadded, Data, LINE, Ordering};
+use crate::primitive::{AtomicU64, CachePadded, Data, LINE, Ordering, full_fence, light_fence};
 
 /// A header word with this bit is published.
 pub(crate) const COMMITTED: u64 = 1;
-/// In a header word: the consumer sleeps. In `acknowledged`: the producer sleeps.
+/// In a header word: the consumer sleeps, or is about to.
 pub(crate) const WAITING: u64 = 2;
 /// The record fills the area to its end and carries nothing.
 pub(crate) const PAD: u64 = 4;
@@ -107,13 +109,14 @@ pub(crate) struct Progress {
 /// The consumer's line.
 #[repr(C)]
 pub(crate) struct Acknowledged {
-    /// Everything below was taken and is done with, exactly; with bit WAITING a producer sleeps
-    /// until it grows.
+    /// Everything below was taken and is done with, exactly.
     pub(crate) position: AtomicU64,
     /// Everything below may have been seen; between `position` and here a successor redelivers.
     pub(crate) taken: AtomicU64,
     /// Messages so far.
     pub(crate) messages: AtomicU64,
+    /// 1 when a producer sleeps until `position` grows, or is about to; it sleeps on this word.
+    pub(crate) waiting: AtomicU64,
 }
 
 impl Control {
@@ -129,6 +132,7 @@ impl Control {
                 position: AtomicU64::new(0),
                 taken: AtomicU64::new(0),
                 messages: AtomicU64::new(0),
+                waiting: AtomicU64::new(0),
             }),
         }
     }
@@ -150,6 +154,9 @@ pub(crate) struct Manner {
     pub(crate) parks: bool,
     /// Whether the consumer touches the lines that it gives back.
     pub(crate) touch: bool,
+    /// Whether the consumer fences when it acknowledges. If not, its processor takes part in the
+    /// barrier that a producer makes before it sleeps.
+    pub(crate) fences: bool,
 }
 
 /// Why nothing was placed.
@@ -278,8 +285,8 @@ impl<'a> Tx<'a> {
                 break;
             }
             if word & CLOSED != 0 {
-                // The one before left; we reopen. The consumer does not sleep on a closed header,
-                // so nobody is to be woken. Relaxed: it carries no payload.
+                // The one before left; we reopen. The consumer does not sleep on a closed header.
+                // Relaxed: it carries no payload.
                 data.word(position).store(0, Ordering::Relaxed);
                 break;
             }
@@ -450,27 +457,41 @@ impl<'a> Tx<'a> {
         Ok(self.fit(len).1 <= self.limit)
     }
 
-    /// Marks that the producer is going to sleep until `acknowledged` grows. Returns the value
-    /// of the word to sleep on, or `None` when a message of `len` bytes has room now.
-    pub(crate) fn announce(&mut self, len: u64) -> Result<Option<u64>, Corrupt> {
-        // SYNC: room handed to the producer. This read-modify-write and the consumer's swap of the
-        // same word are ordered: its swap returns WAITING, or this returns its position.
-        let seen = self
-            .control
-            .consumer
-            .position
-            .fetch_or(WAITING, Ordering::Acquire);
+    /// Marks that the producer is going to sleep until `acknowledged` grows, and looks once more.
+    /// Returns the value of the word to sleep on, or `None` when a message of `len` bytes has room now.
+    /// `barrier` is a full fence at least, and one for the processors of consumers that do not fence.
+    pub(crate) fn announce(
+        &mut self,
+        len: u64,
+        barrier: impl FnOnce(),
+    ) -> Result<Option<u64>, Corrupt> {
+        let consumer = &self.control.consumer;
+        // Relaxed: the barrier orders it.
+        consumer.waiting.store(1, Ordering::Relaxed);
+        // SYNC: room and sleepers. Between the mark and the look at the room.
+        barrier();
+        // SYNC: room handed to the producer.
+        let seen = consumer.position.load(Ordering::Acquire);
         self.raise_limit(seen & !(WORD - 1))?;
-        Ok(if self.fit(len).1 <= self.limit {
-            None
-        } else {
-            Some(seen | WAITING)
-        })
+        if self.fit(len).1 > self.limit {
+            return Ok(Some(1));
+        }
+        // Relaxed: it spares the consumer a wake-up, and nothing hangs on it.
+        consumer.waiting.store(0, Ordering::Relaxed);
+        Ok(None)
     }
 
     /// The word on which a producer sleeps.
     pub(crate) fn sleeping_word(&self) -> &'a AtomicU64 {
-        &self.control.consumer.position
+        &self.control.consumer.waiting
+    }
+
+    /// The word on which the consumer sleeps, if it does and has acknowledged all that it took. For a
+    /// successor: the one before may have been killed between publishing and waking.
+    pub(crate) fn next_unread(&self) -> &'a AtomicU64 {
+        // Relaxed: a wake-up on another word than the consumer's does nothing.
+        let acknowledged = self.control.consumer.position.load(Ordering::Relaxed);
+        self.data.word(acknowledged)
     }
 
     /// Where the header of a record with `len` bytes of payload goes, and where the record ends.
@@ -810,7 +831,7 @@ impl<'a> Rx<'a> {
 
     /// The word on which a producer sleeps.
     pub(crate) fn room_word(&self) -> &'a AtomicU64 {
-        &self.control.consumer.position
+        &self.control.consumer.waiting
     }
 
     /// Gives back everything that was taken.
@@ -828,20 +849,29 @@ impl<'a> Rx<'a> {
             self.touch(from, to);
         }
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
-        let old = if self.manner.parks {
-            self.control.consumer.position.swap(to, Ordering::Release)
-        } else {
-            self.control.consumer.position.store(to, Ordering::Release);
-            0
-        };
+        self.control.consumer.position.store(to, Ordering::Release);
         if to - self.published >= self.data.capacity() / 8 {
             self.publish_head(to);
         }
-        if old & WAITING != 0 {
-            Notify::Peer
-        } else {
-            Notify::Nobody
+        if self.manner.parks && self.has_sleeper() {
+            // Relaxed: whoever marks it anew looks at the room after that.
+            self.control.consumer.waiting.store(0, Ordering::Relaxed);
+            return Notify::Peer;
         }
+        Notify::Nobody
+    }
+
+    /// After acknowledging: whether a producer may be asleep for want of the room.
+    #[inline(always)]
+    fn has_sleeper(&self) -> bool {
+        // SYNC: room and sleepers. Between the acknowledged position and the look at the mark.
+        if self.manner.fences {
+            full_fence();
+        } else {
+            light_fence();
+        }
+        // Relaxed: the fence orders it.
+        self.control.consumer.waiting.load(Ordering::Relaxed) != 0
     }
 
     /// Publishes to the producer how far it may write.

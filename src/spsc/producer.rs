@@ -5,12 +5,19 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::error::SendError;
+use crate::os;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
+use crate::primitive::full_fence;
 use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
-use crate::wait::{Blocking, block_on};
+use crate::sleeper::SLICE;
+use crate::wait::{Blocking, WaitStrategy, block_on};
 
 use super::ring::{LOST, Side};
+
+/// The longest sleep where the kernel makes no barriers, in nanoseconds: the consumer may not see that
+/// this side sleeps.
+const SLICE_WITHOUT_BARRIER: u64 = 1_000_000;
 
 /// Fruitless attempts after which a non-blocking call looks whether the consumer is dead.
 const LOOK_INTO_IT: u32 = 1024;
@@ -45,6 +52,8 @@ impl Producer {
         // and which is dropped after it; `tx` is private and never lent out with that lifetime.
         let tx = unsafe { core::mem::transmute::<Tx<'_>, Tx<'static>>(tx) };
         let max = side.shared.geometry.max;
+        // The one before may have been killed between publishing and waking.
+        side.other_may_sleep_on(tx.next_unread());
         Ok(Producer {
             tx,
             max,
@@ -205,6 +214,7 @@ impl Producer {
             len,
             deadline,
             over: None,
+            slice: SLICE,
             stalled: false,
         };
         let mut spinner = self.side.spinner.clone();
@@ -387,6 +397,8 @@ struct Room<'a> {
     deadline: Deadline,
     /// Why to give up, if there still is no room.
     over: Option<SendError>,
+    /// The longest sleep without a look, in nanoseconds.
+    slice: u64,
     /// Whether this wait was counted.
     stalled: bool,
 }
@@ -426,16 +438,30 @@ impl Blocking for Room<'_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, SendError> {
-        self.tx
-            .announce(self.len)
-            .map_err(|corrupt| self.corrupt(corrupt))
+        let mut slice = SLICE;
+        let barrier = || {
+            if self.side.shared.geometry.wait != WaitStrategy::Adaptive {
+                full_fence();
+            } else if !os::membarrier::all() {
+                // Consumers elsewhere may count on it all the same: what they miss is found soon.
+                full_fence();
+                slice = SLICE_WITHOUT_BARRIER;
+            }
+        };
+        let announced = self.tx.announce(self.len, barrier);
+        self.slice = slice;
+        announced.map_err(|corrupt| self.corrupt(corrupt))
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
         self.side.count(|record| &record.parks);
         self.side
             .own
-            .sleep(self.tx.sleeping_word(), expected, self.deadline)
+            .sleep(
+                self.tx.sleeping_word(),
+                expected,
+                self.deadline.at_most(self.slice),
+            )
             .map_err(|source| SendError::Os {
                 op: "sleep",
                 source,

@@ -127,6 +127,17 @@ impl Shared {
         Manner {
             parks: self.geometry.wait.parks(),
             touch: self.geometry.touch,
+            fences: true,
+        }
+    }
+
+    /// The manner of a consumer in this process. It need not fence where producers sleep so rarely that
+    /// they can as well make a barrier over all processors each time, and this process can take part.
+    fn consuming_manner(&self) -> Manner {
+        let rarely = self.geometry.wait == WaitStrategy::Adaptive;
+        Manner {
+            fences: !(rarely && os::membarrier::register()),
+            ..self.manner()
         }
     }
 
@@ -208,6 +219,13 @@ impl Side {
             self.count(|record| &record.redelivered);
         }
         message
+    }
+
+    /// Wakes the peer if it sleeps on `word`, as nobody may have told it of what is there.
+    pub(super) fn other_may_sleep_on(&self, word: &AtomicU64) {
+        if self.shared.geometry.wait.parks() {
+            self.other.wake(word);
+        }
     }
 
     /// Wakes the peer, which sleeps on `word`.
@@ -355,7 +373,7 @@ impl Ring {
     /// As [`Ring::producer`].
     pub fn consumer(&self) -> Result<Consumer, Error> {
         let side = Side::join(&self.0, CONSUMER)?;
-        Consumer::new(side, self.0.manner()).map_err(|corrupt| self.corrupt(corrupt))
+        Consumer::new(side, self.0.consuming_manner()).map_err(|corrupt| self.corrupt(corrupt))
     }
 
     pub(super) fn name(&self) -> &str {

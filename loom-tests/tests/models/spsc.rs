@@ -5,7 +5,7 @@
 // words: an access to a header that is still payload, or to payload that is not one's own, fails.
 
 use super::algorithm::*;
-use crate::primitive::{AtomicU64, Data, Ordering, die_after};
+use crate::primitive::{AtomicU64, Data, Ordering, die_after, full_fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -62,10 +62,12 @@ struct Consumer {
 const PARKING: Manner = Manner {
     parks: true,
     touch: false,
+    fences: true,
 };
 const SPINNING: Manner = Manner {
     parks: false,
     touch: false,
+    fences: true,
 };
 
 /// The ring for as long as the process lives, as far as the borrow checker is concerned.
@@ -120,7 +122,7 @@ impl Producer {
     fn send(&mut self, words: &[u64]) {
         while !self.try_send(words) {
             let len = words.len() as u64 * 8;
-            if let Some(expected) = self.tx.announce(len).expect("announce") {
+            if let Some(expected) = self.tx.announce(len, full_fence).expect("announce") {
                 self.ring.producer.sleep(self.tx.sleeping_word(), expected);
             }
         }
@@ -519,6 +521,7 @@ pub(crate) fn touched_lines_are_the_consumers() {
     let manner = Manner {
         parks: true,
         touch: true,
+        fences: false,
     };
     // The streak is long from the start.
     for start in [136, 160, 168] {
