@@ -245,6 +245,13 @@ pub enum RecvError {
     /// Every message was taken and every sender died without leaving.
     #[error("peer died: the sending process ended without detaching; a successor may attach")]
     PeerDied,
+    /// The receiver was too slow for a sender that does not wait: messages were overwritten before it
+    /// read them. It goes on where it was told to; the next call receives (broadcast rings).
+    #[error("missed {count} messages: the sender was faster; use a larger capacity, or a lossless ring")]
+    Missed {
+        /// How many, exactly.
+        count: u64,
+    },
     /// The message does not fit the buffer; it was not taken.
     #[error("message of {len} bytes does not fit the buffer of {room}; it was not taken")]
     BufferTooSmall {

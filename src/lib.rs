@@ -110,6 +110,7 @@ mod schema;
 mod sleeper;
 pub mod wait;
 
+pub mod broadcast;
 pub mod channel;
 pub mod control;
 pub mod endpoint;

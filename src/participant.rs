@@ -261,6 +261,23 @@ impl Membership {
     }
 }
 
+/// If whoever had record `index` is dead or gone, has `bury` do away with what it left, while nobody can
+/// take the record over. Whether it was.
+pub(crate) fn bury(mapping: &Mapping, watch: &Watch, lock: &LockFile, bury: impl FnOnce()) -> bool {
+    let is_gone = || matches!(watch.life(mapping, lock), Life::Dead | Life::Left);
+    let joining = layout::JOINING + u64::from(watch.index);
+    if !is_gone() || !matches!(lock.try_lock(joining, true), Ok(true)) {
+        return false;
+    }
+    // Whoever came in between is alive; and nobody can come now.
+    let gone = is_gone();
+    if gone {
+        bury();
+    }
+    let _ = lock.unlock(joining);
+    gone
+}
+
 /// Whether all who are attached may run on one and the same processor only, so that none can do
 /// anything while another spins. A thread pinned to one processor cannot tell by itself: its peer may
 /// be pinned to another. So each shows its own in its record; `own` is renewed here.

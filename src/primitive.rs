@@ -5,7 +5,7 @@
 //! loom's, where every access is a scheduling point and every payload byte is checked for races.
 
 pub(crate) use core::hint::spin_loop;
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use crossbeam_utils::CachePadded;
 
 /// A full fence, like `fence(SeqCst)`. On x86-64 by a locked instruction on the stack, which takes less
@@ -159,6 +159,83 @@ impl<'a> Data<'a> {
         debug_assert!((position & self.mask) + len as u64 <= self.capacity());
         // SAFETY: in the area, and to the caller's private memory, so they do not overlap.
         unsafe { copy_bytes(self.pointer(position), to, len) }
+    }
+}
+
+impl Data<'_> {
+    /// The words from `position` on that hold `len` bytes.
+    ///
+    /// # Safety
+    /// They lie in the area without wrapping, and `position` is a multiple of 8.
+    #[inline(always)]
+    unsafe fn words(&self, position: u64, len: usize) -> &[AtomicU64] {
+        debug_assert!(position.is_multiple_of(8));
+        debug_assert!((position & self.mask) + len as u64 <= self.capacity());
+        // SAFETY: in the area, whose capacity is a multiple of 8, by the caller's word; aligned.
+        unsafe { core::slice::from_raw_parts(self.pointer(position).cast(), len.div_ceil(8)) }
+    }
+
+    /// As [`Data::copy_in`], by relaxed stores of whole words: others may be reading there meanwhile,
+    /// with [`Data::copy_out_shared`], if they find out later that it was not for them. What pads the
+    /// last word is zeroed.
+    ///
+    /// # Safety
+    /// The bytes lie in the area without wrapping, and `position` is a multiple of 8.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in_shared(&self, position: u64, bytes: &[u8]) {
+        // SAFETY: the caller's word.
+        let words = unsafe { self.words(position, bytes.len()) };
+        let (whole, rest) = bytes.as_chunks::<8>();
+        let store = |words: &[AtomicU64], whole: &[[u8; 8]]| {
+            for (word, bytes) in words.iter().zip(whole) {
+                word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            }
+        };
+        if let (Some(words), Ok(whole)) = (words.first_chunk::<8>(), <&[_; 8]>::try_from(whole)) {
+            store(words, whole); // unrolled
+        } else {
+            store(words, whole);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            words[whole.len()].store(u64::from_ne_bytes(last), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies `len` bytes from `position` to `to`, which need not be initialised, by relaxed loads of
+    /// whole words: they may be being overwritten, with [`Data::copy_in_shared`].
+    ///
+    /// # Safety
+    /// The bytes lie in the area without wrapping, `position` is a multiple of 8, and `to` is writable
+    /// for `len` bytes rounded up to 8.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out_shared(&self, position: u64, to: *mut u8, len: usize) {
+        // SAFETY: the caller's word.
+        let words = unsafe { self.words(position, len) };
+        let load = |words: &[AtomicU64]| {
+            for (index, word) in words.iter().enumerate() {
+                // SAFETY: inside of what the caller gave room for.
+                unsafe {
+                    to.cast::<Unaligned>()
+                        .add(index)
+                        .write(Unaligned(word.load(Ordering::Relaxed)));
+                }
+            }
+        };
+        match <&[AtomicU64; 8]>::try_from(words) {
+            Ok(words) => load(words), // unrolled
+            Err(_) => load(words),
+        }
+    }
+
+    /// Zeroes the words from `from` to `to`, which may wrap, by relaxed stores.
+    #[inline(always)]
+    pub(crate) fn zero_shared(&self, from: u64, to: u64) {
+        debug_assert!(from <= to && to - from <= self.capacity());
+        for position in (from..to).step_by(8) {
+            self.word(position).store(0, Ordering::Relaxed);
+        }
     }
 }
 

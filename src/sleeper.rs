@@ -112,6 +112,12 @@ impl Sleeper {
     }
 }
 
+/// Wakes all that sleep on `word`, by one call.
+#[cold]
+pub(crate) fn wake_all(word: &AtomicU64) {
+    os::futex::wake(futex_half(word), u32::MAX);
+}
+
 /// Why a ring with strategy `EventFd` cannot be used here.
 pub(crate) const NO_EVENTS: Error = Error::Unsupported {
     mechanism: "a ring with wait strategy EventFd",

@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::error::RecvError;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
-use crate::primitive::{Data, spin_loop};
+use crate::primitive::Data;
 use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
-use crate::wait::{Blocking, block_on};
+use crate::wait::{Backoff, Blocking, block_on};
 
 use super::ring::{LOST, Side};
 
@@ -547,50 +547,6 @@ impl Blocking for Arrival<'_> {
 
     fn is_alone(&self) -> bool {
         self.side.is_alone()
-    }
-}
-
-/// Keeps a consumer that is as fast as its producer from reading every line the moment it is written:
-/// after a streak of messages it waits a little before it looks again, and so finds several. Never in
-/// ping-pong, where each streak is one message.
-#[derive(Debug)]
-struct Backoff {
-    pauses: u32,
-    long: u64,
-}
-
-/// A streak shorter than this, in bytes, is no streak.
-const STREAK: u64 = 512;
-/// A streak shorter than this, in bytes, means that it looked too soon.
-const STREAK_SHORT: u64 = 4096;
-const PAUSES_MAX: u32 = 128;
-
-impl Backoff {
-    fn new(capacity: u64) -> Backoff {
-        Backoff {
-            pauses: 0,
-            long: capacity / 4,
-        }
-    }
-
-    /// The ring was found empty after `streak` bytes.
-    #[inline(always)]
-    fn rest(&mut self, streak: u64) {
-        if streak > STREAK {
-            self.pause(streak);
-        }
-    }
-
-    #[cold]
-    fn pause(&mut self, streak: u64) {
-        if streak < STREAK_SHORT {
-            self.pauses = (self.pauses * 2).clamp(4, PAUSES_MAX);
-        } else if streak > self.long {
-            self.pauses /= 2;
-        }
-        for _ in 0..self.pauses {
-            spin_loop();
-        }
     }
 }
 

@@ -6,10 +6,12 @@
 //! word is no longer what was announced; and whoever changes the word and sees the mark wakes. The
 //! operating system is handed in through `sleep`, so that the same loop runs under loom.
 
+mod backoff;
 mod bell;
 mod spinner;
 mod strategy;
 
+pub(crate) use backoff::Backoff;
 pub(crate) use bell::Bell;
 pub(crate) use spinner::Spinner;
 pub use strategy::WaitStrategy;

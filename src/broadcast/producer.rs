@@ -1,0 +1,540 @@
+//! The sending side.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::error::SendError;
+use crate::os::clock::Deadline;
+use crate::participant::{self, Watch};
+use crate::ring::broadcast::{Awaited, Corrupt, Notify, Place, Refused, Tx};
+use crate::wait::{Blocking, block_on};
+
+use super::ring::Side;
+
+/// Between two looks at who is dead while calls that do not block find no room, in nanoseconds.
+const LOOK_INTO_IT: u64 = 20_000_000;
+
+/// Sends messages to all subscribers. Holds the role of the producer until dropped; dropping it leaves
+/// the ring closed.
+///
+/// Every call that sends publishes at once: there is nothing to flush. On a lossy ring none of them
+/// ever waits, and [`SendError::Full`] and [`SendError::TimedOut`] do not occur.
+pub struct Producer {
+    /// Its views live as long as `side`, which keeps the mapping.
+    tx: Tx<'static>,
+    max: usize,
+    /// When a call that does not block may look next who is dead.
+    look: Deadline,
+    dead: Dead,
+    side: Side,
+}
+
+/// Clears the seats of dead subscribers.
+struct Dead {
+    /// By seat, made when one is first in the way.
+    watches: Vec<Option<Watch>>,
+}
+
+/// Why a batch was not sent whole.
+#[derive(Debug, thiserror::Error)]
+#[error("after {sent} messages of the batch: {error}")]
+pub struct BatchError {
+    /// How many of its messages were sent.
+    pub sent: usize,
+    /// Why the next one was not.
+    #[source]
+    pub error: SendError,
+}
+
+impl Dead {
+    /// Clears the seats of those who hold a message of `len` bytes back and are dead; whether there
+    /// were any. System calls for each who holds it back.
+    #[cold]
+    fn bury(&mut self, tx: &Tx<'_>, side: &Side, len: u64) -> bool {
+        let mapping = &side.shared.mapping;
+        let seats = tx.seated();
+        let mut any = false;
+        self.watches.resize_with(seats.len(), || None);
+        for (index, (seat, watch)) in seats.iter().zip(&mut self.watches).enumerate() {
+            if tx.is_held_by(index, len) {
+                let watch = watch.get_or_insert_with(|| Watch::new(index as u32 + 1));
+                any |= participant::bury(mapping, watch, side.lock_file(), || {
+                    let _ = seat.leave();
+                });
+            }
+        }
+        any
+    }
+}
+
+impl Producer {
+    pub(super) fn new(side: Side) -> Result<Producer, Corrupt> {
+        let shared = &side.shared;
+        let tx = Tx::resume(
+            shared.control(),
+            shared.seats(),
+            shared.data(),
+            shared.manner(),
+        )?;
+        // SAFETY: only the lifetime changes. What `tx` refers to is in the mapping, which `side` keeps
+        // and which is dropped after it; `tx` is private and never lent out with that lifetime.
+        let tx = unsafe { core::mem::transmute::<Tx<'_>, Tx<'static>>(tx) };
+        let max = shared.geometry.max;
+        Ok(Producer {
+            tx,
+            max,
+            look: Deadline::NEVER,
+            dead: Dead {
+                watches: Vec::new(),
+            },
+            side,
+        })
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.max
+    }
+
+    /// The sequence of the next message: how many were sent before, by this producer and those before
+    /// it.
+    pub fn sequence(&self) -> u64 {
+        self.tx.sequence()
+    }
+
+    #[inline(always)]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        if !self.side.here.is_here() {
+            return Err(SendError::Forked);
+        }
+        if len > self.max {
+            return Err(SendError::MessageTooLarge { len, max: self.max });
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn notify(&self, notify: Notify) {
+        if notify == Notify::Peer {
+            self.side.shared.wake_subscribers();
+        }
+    }
+
+    /// Sends a message if there is room now.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] while the slowest living subscriber of a lossless ring has not made room, or
+    /// the [expected](super::Config::expected) ones have not come; [`SendError::MessageTooLarge`];
+    /// [`SendError::Corrupt`]; [`SendError::Forked`].
+    ///
+    /// ```
+    /// # let ring = ringway::broadcast::Ring::anonymous(ringway::broadcast::Config::default().capacity(256))?;
+    /// let mut tx = ring.producer()?;
+    /// let slow = ring.subscriber()?;
+    /// while tx.try_send(b"fills the ring").is_ok() {}
+    /// assert!(matches!(tx.try_send(b"one more"), Err(ringway::SendError::Full)));
+    /// drop(slow);
+    /// tx.try_send(b"one more")?; // without subscribers there is always room
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.send_at_once(message, 0) {
+            return Ok(());
+        }
+        self.try_send_flagged(message, 0)
+    }
+
+    /// Sends a message if the fast path can.
+    #[inline(always)]
+    fn send_at_once(&mut self, message: &[u8], flags: u64) -> bool {
+        if !self.side.here.is_here() || message.len() > self.max {
+            return false;
+        }
+        match self.tx.send_at_once(message, flags) {
+            Some(notify) => {
+                self.notify(notify);
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(never)]
+    fn try_send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
+        self.check(message.len())?;
+        let mut sent = self.tx.try_send(message, flags);
+        if sent == Err(Refused::Full) && self.looks_into_it(message.len()) {
+            sent = self.tx.try_send(message, flags);
+        }
+        match sent {
+            Ok(notify) => {
+                self.look = Deadline::NEVER;
+                self.notify(notify);
+                Ok(())
+            }
+            Err(refused) => Err(self.refused(refused)),
+        }
+    }
+
+    /// There was no room for `len` bytes in a call that does not wait. Clears, now and then, the seats
+    /// of the dead; whether there were any.
+    #[cold]
+    fn looks_into_it(&mut self, len: usize) -> bool {
+        if self.look != Deadline::NEVER && !self.look.passed() {
+            return false;
+        }
+        self.look = Deadline::NEVER.at_most(LOOK_INTO_IT);
+        self.dead.bury(&self.tx, &self.side, len as u64)
+    }
+
+    fn refused(&self, refused: Refused) -> SendError {
+        match refused {
+            Refused::Corrupt(corrupt) => self.corrupt(corrupt),
+            Refused::Full => SendError::Full,
+        }
+    }
+
+    fn corrupt(&self, corrupt: Corrupt) -> SendError {
+        SendError::Corrupt {
+            what: corrupt.what,
+            offset: self.side.shared.offset(corrupt),
+        }
+    }
+
+    /// Sends a message, waiting for room.
+    ///
+    /// # Errors
+    /// As [`Producer::try_send`], but for [`SendError::Full`].
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_flagged(message, 0)
+    }
+
+    #[inline(always)]
+    pub(super) fn send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
+        if self.send_at_once(message, flags) {
+            return Ok(());
+        }
+        self.send_slowly(message, flags, Deadline::NEVER)
+    }
+
+    /// Sends a message, waiting for room no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`Producer::send`], and [`SendError::TimedOut`].
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
+        if self.send_at_once(message, 0) {
+            return Ok(());
+        }
+        self.send_slowly(message, 0, Deadline::after(timeout))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send_slowly(
+        &mut self,
+        message: &[u8],
+        flags: u64,
+        deadline: Deadline,
+    ) -> Result<(), SendError> {
+        self.check(message.len())?;
+        self.wait_for_room(message.len() as u64, deadline)?;
+        self.try_send_flagged(message, flags)
+    }
+
+    fn wait_for_room(&mut self, len: u64, deadline: Deadline) -> Result<(), SendError> {
+        let mut room = Room {
+            tx: &mut self.tx,
+            side: &self.side,
+            dead: &mut self.dead,
+            len,
+            deadline,
+            awaited: None,
+            over: false,
+        };
+        let mut spinner = self.side.spinner.clone();
+        let result = block_on(&mut room, &mut spinner);
+        self.side.spinner = spinner;
+        result
+    }
+
+    /// Room for a message of `len` bytes, to be written in place: no copy. What is in it at first is
+    /// unspecified. Sent by [`Reservation::commit`]; given up when dropped. Waits for room.
+    ///
+    /// # Errors
+    /// As [`Producer::send`].
+    ///
+    /// ```
+    /// # let ring = ringway::broadcast::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.subscriber()?);
+    /// let mut frame = tx.reserve(1024)?;
+    /// frame.fill(7);
+    /// frame.commit();
+    /// assert_eq!(rx.recv()?.len(), 1024);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        self.check(len)?;
+        let room = self.tx.has_room(len as u64);
+        if !room.map_err(|corrupt| self.corrupt(corrupt))? {
+            self.wait_for_room(len as u64, Deadline::NEVER)?;
+        }
+        self.reserve_now(len)
+    }
+
+    /// As [`Producer::reserve`], if there is room now.
+    ///
+    /// # Errors
+    /// As [`Producer::try_send`].
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        self.check(len)?;
+        if matches!(self.tx.has_room(len as u64), Ok(false)) {
+            self.looks_into_it(len);
+        }
+        self.reserve_now(len)
+    }
+
+    fn reserve_now(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        match self.tx.reserve(len as u64) {
+            Ok(place) => {
+                // SAFETY: free room in the data area, whole and without wrapping; ours until the
+                // reservation, which borrows `self`, is settled. Bytes in shared memory are always
+                // initialised. No reader that keeps the protocol makes use of what it reads there; one
+                // that was overrun may be loading it, atomically, and throws it away (see "Trust" in
+                // the module's documentation).
+                let bytes = unsafe {
+                    core::slice::from_raw_parts_mut(self.tx.data().pointer(place.payload()), len)
+                };
+                Ok(Reservation {
+                    bytes,
+                    place,
+                    producer: &raw mut *self,
+                })
+            }
+            Err(refused) => Err(self.refused(refused)),
+        }
+    }
+
+    /// Sends all messages of a batch, waiting for room; returns how many. Subscribers see the first ones
+    /// when the last are written, which lets cache lines stream, and are woken once.
+    ///
+    /// # Errors
+    /// As [`Producer::send`], with the number of messages sent before.
+    ///
+    /// ```
+    /// # let ring = ringway::broadcast::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.subscriber()?);
+    /// assert_eq!(tx.send_batch(["one", "two", "three"])?, 3);
+    /// assert_eq!(&*rx.recv()?, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_batch<I>(&mut self, messages: I) -> Result<usize, BatchError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        // A batch longer than this gains nothing, and lets subscribers wait.
+        let most = (self.side.shared.geometry.capacity / 8).min(16 << 10);
+        // Published when the iterator panics, too: what is staged was said to be sent.
+        let batch = Batch(self);
+        let mut sent = 0;
+        for message in messages {
+            let message = message.as_ref();
+            batch
+                .0
+                .stage(message, most)
+                .map_err(|error| BatchError { sent, error })?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    #[inline]
+    fn stage(&mut self, message: &[u8], most: u64) -> Result<(), SendError> {
+        self.check(message.len())?;
+        if self.tx.staged() >= most {
+            self.publish();
+        }
+        match self.tx.stage(message) {
+            Err(Refused::Full) => {}
+            Ok(()) => return Ok(()),
+            Err(refused) => return Err(self.refused(refused)),
+        }
+        self.publish();
+        self.wait_for_room(message.len() as u64, Deadline::NEVER)?;
+        let staged = self.tx.stage(message);
+        staged.map_err(|refused| self.refused(refused))
+    }
+
+    fn publish(&mut self) {
+        let notify = self.tx.publish();
+        self.notify(notify);
+    }
+
+    /// Leaves, as dropping does: subscribers take what is there, and are told that the producer left.
+    pub fn close(self) {}
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        if !self.side.here.is_here() {
+            return; // A forked child: the role is the parent's.
+        }
+        let notify = self.tx.close();
+        if let Some(member) = &self.side.membership {
+            member.leave(&self.side.shared.mapping);
+        }
+        self.notify(notify);
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("max_message", &self.max)
+            .field("sequence", &self.sequence())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Publishes what is staged, whatever happens.
+struct Batch<'a>(&'a mut Producer);
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.0.side.here.is_here() {
+            self.0.publish();
+        }
+    }
+}
+
+/// Waits for room.
+struct Room<'a> {
+    tx: &'a mut Tx<'static>,
+    side: &'a Side,
+    dead: &'a mut Dead,
+    len: u64,
+    deadline: Deadline,
+    /// What it is going to sleep on.
+    awaited: Option<Awaited>,
+    /// Whether the time is over, if there still is no room.
+    over: bool,
+}
+
+impl Blocking for Room<'_> {
+    type Output = ();
+    type Error = SendError;
+
+    #[inline]
+    fn attempt(&mut self, spinning: bool) -> Result<Option<()>, SendError> {
+        let lazily = spinning && !self.over;
+        let room = if lazily {
+            self.tx.has_room_lazily(self.len)
+        } else {
+            self.tx.has_room(self.len)
+        };
+        match room {
+            Ok(true) => Ok(Some(())),
+            Ok(false) if self.over => Err(SendError::TimedOut),
+            Ok(false) => Ok(None),
+            Err(corrupt) => Err(SendError::Corrupt {
+                what: corrupt.what,
+                offset: self.side.shared.offset(corrupt),
+            }),
+        }
+    }
+
+    fn announce(&mut self) -> Result<Option<u64>, SendError> {
+        // A few system calls, where a sleep costs tens of microseconds; so the dead cost just that.
+        if self.dead.bury(self.tx, self.side, self.len) {
+            return Ok(None);
+        }
+        self.awaited = self.tx.announce(self.len);
+        Ok(self.awaited.map(|awaited| match awaited {
+            Awaited::Seat(_, value) | Awaited::Subscribers(value) => value,
+        }))
+    }
+
+    fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
+        let shared = &self.side.shared;
+        let word = match self.awaited {
+            Some(Awaited::Seat(index, _)) => &shared.seats()[index].exact,
+            _ => &shared.control().joined,
+        };
+        let slept = self.side.own.sleep(word, expected, self.deadline);
+        slept.map_err(|source| SendError::Os {
+            op: "sleep",
+            source,
+        })?;
+        self.over = self.deadline.passed();
+        Ok(())
+    }
+
+    fn pulse(&mut self) -> Result<(), SendError> {
+        self.dead.bury(self.tx, self.side, self.len);
+        self.over = self.deadline.passed();
+        Ok(())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.side.is_alone()
+    }
+}
+
+/// Room in the ring for a message that is written in place. See [`Producer::reserve`].
+pub struct Reservation<'a> {
+    bytes: &'a mut [u8],
+    place: Place,
+    /// Borrowed for `'a`, like `bytes`, which it does not use meanwhile.
+    producer: *mut Producer,
+}
+
+impl Reservation<'_> {
+    /// Sends the message.
+    pub fn commit(self) {
+        let len = self.bytes.len();
+        self.commit_len(len);
+    }
+
+    /// Sends the first `len` bytes of it.
+    ///
+    /// # Panics
+    /// When `len` is more than was reserved.
+    pub fn commit_len(self, len: usize) {
+        assert!(
+            len <= self.bytes.len(),
+            "committed {len} of {} bytes",
+            self.bytes.len()
+        );
+        // SAFETY: borrowed for 'a by `reserve`, and no other reference to it is in use.
+        let producer = unsafe { &mut *self.producer };
+        if !producer.side.here.is_here() {
+            return; // A forked child: the room is the parent's.
+        }
+        let notify = producer.tx.commit(self.place, len as u64, 0);
+        producer.notify(notify);
+    }
+}
+
+impl Deref for Reservation<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Reservation<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("len", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,315 @@
+//! One producer, any number of subscribers, each of which sees every message; bytes of any length.
+//!
+//! # The memory
+//!
+//! ```text
+//!        oldest                                            tail (where the first zero header stands)
+//!          |             a subscriber        newest          |
+//!   .......v_________________v_________________v_____________v0000000..........................
+//!   free   |h|payload|h|payload|h|payload|h|payload|h|payload||0|zeros| dirty: the last lap
+//!          intact: whoever reads here reads what was sent     ^       ^
+//!                                                            next    zeroed (the producer's own)
+//! ```
+//!
+//! Records, padding and positions are those of the SPSC ring: a header word and the payload, padded to
+//! 8 bytes, the header written last, so that one cache line carries a small message to everybody.
+//!
+//! # The header word
+//!
+//! | value | meaning | who may move it on |
+//! | --- | --- | --- |
+//! | 0 | nothing here yet | the producer: to COMMITTED |
+//! | COMMITTED, length above | a message (MORE, REST: a fragment of a stream) | the producer, a lap later |
+//! | COMMITTED, PAD | nothing up to the end of the area | the producer, a lap later |
+//! | COMMITTED, CLOSED | the producer has left; does not advance | a new producer: to 0 |
+//!
+//! Subscribers never write to the data area, and those that are free write nothing at all.
+//!
+//! # The argument
+//!
+//! *Zero frontier.* As in the SPSC ring: before publishing at `T` the header at `next(T)` is zero, so a
+//! reader that follows headers ends at a zero word, never in old payload. Two lines are kept free.
+//!
+//! *Free readers.* Everything from `oldest` on is intact. The producer moves `oldest` on *before* it
+//! overwrites what is below: mark, release fence, relaxed stores. A reader loads header and payload
+//! (relaxed), fence, and then looks at the mark. If anything it read had been overwritten, it sees
+//! a mark beyond it: the two fences synchronise through the word that it read. So what was torn is
+//! known to be before anybody looks at it. `oldest` carries the sequence of its record, so that a reader
+//! that was overrun knows how many it missed, exactly.
+//!
+//! *Gated readers.* Each has a seat: how far it has let go. The producer moves `oldest`, full fence,
+//! looks at the seats, and writes only below the slowest. A newcomer sits down at `oldest`, full fence,
+//! and looks whether `oldest` has moved: of the two fences one comes first, so either the producer sees
+//! the seat or the newcomer sees that it came too late, and sits down again. Seats of the dead are
+//! cleared by whoever has proof.
+//!
+//! *No lost wake-up.* Subscribers sleep at one bell: announce, fence, look; publish, fence, ask. The
+//! producer sleeps on the seat of one that holds it back, whose WAITING bit lives in the word that
+//! is exchanged when more is let go.
+//!
+//! *Death.* An unpublished record is invisible. A successor of the producer follows the headers from
+//! `oldest` to the tail; what the dead one wrote beyond is old payload like any other. Marks have two slots and a turn that says which is
+//! valid, so that one that was half written is not read.
+//!
+//! *Checkpoints.* To move `oldest` the producer needs to know where a record begins. It notes a place
+//! every eighth of the capacity, in private memory, and goes from note to note; only when subscribers
+//! hold it back more closely than that does it step over its own headers.
+
+mod rx;
+mod tx;
+
+pub use rx::Start;
+pub(crate) use rx::{Next, Record, Rx};
+pub(crate) use tx::{Awaited, Place, Refused, Tx};
+
+use crate::primitive::{AtomicU64, CachePadded, LINE, Ordering, fence};
+use crate::wait::Bell;
+
+/// A header word with this bit is published.
+pub(crate) const COMMITTED: u64 = 1;
+/// In a seat: the producer sleeps until it moves.
+pub(crate) const WAITING: u64 = 2;
+/// The record fills the area to its end and carries nothing.
+pub(crate) const PAD: u64 = 4;
+/// The producer has left.
+pub(crate) const CLOSED: u64 = 8;
+/// The record is a fragment of a stream, and not the last one.
+pub(crate) const MORE: u64 = 16;
+/// The record is a fragment of a stream, and not the first one.
+pub(crate) const REST: u64 = 32;
+const FLAGS: u64 = 0xffff_ffff;
+
+/// Bytes of a header word, the unit of all positions.
+const WORD: u64 = 8;
+/// The position of a seat that nobody has: it holds nothing back.
+pub(crate) const GONE: u64 = !(WORD - 1);
+/// Positions above this are no honest ones; adding a capacity to those below cannot overflow.
+const POSITION_MAX: u64 = 1 << 62;
+/// Checkpoints are this part of the capacity apart.
+const CHECKPOINTS: u64 = 8;
+/// Attempts at something that only a producer running at full speed can spoil, over and over.
+const TRIES: u32 = 1000;
+
+/// A record: where it begins, and which one it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    /// The position of its header.
+    pub(crate) position: u64,
+    /// The messages sent before it.
+    pub(crate) sequence: u64,
+}
+
+/// A spot that one writer moves and anybody may read, whole.
+///
+/// | turn | slot | meaning |
+/// | --- | --- | --- |
+/// | t | t mod 2 | the spot |
+/// | t | the other | the one before, or the next one, half written |
+#[repr(C)]
+pub(crate) struct Mark {
+    turn: AtomicU64,
+    slots: [[AtomicU64; 2]; 2],
+}
+
+impl Mark {
+    fn new() -> Mark {
+        let slot = || [AtomicU64::new(0), AtomicU64::new(0)];
+        Mark {
+            turn: AtomicU64::new(0),
+            slots: [slot(), slot()],
+        }
+    }
+
+    /// The writer, which has moved it `turn - 1` times before, moves it to `spot`.
+    #[inline(always)]
+    fn publish(&self, turn: u64, spot: Spot) {
+        // SYNC: the turn before its successor's slot. Release: who reads what is written below sees
+        // that the turn has moved on since this slot was valid.
+        fence(Ordering::Release);
+        let slot = &self.slots[(turn & 1) as usize];
+        slot[0].store(spot.position, Ordering::Relaxed);
+        slot[1].store(spot.sequence, Ordering::Relaxed);
+        // SYNC: the slot of a mark.
+        self.turn.store(turn, Ordering::Release);
+    }
+
+    /// The spot, and how often it was moved before. `None` while it is being moved.
+    fn look(&self) -> Option<(u64, Spot)> {
+        // SYNC: the slot of a mark.
+        let turn = self.turn.load(Ordering::Acquire);
+        let slot = &self.slots[(turn & 1) as usize];
+        let spot = Spot {
+            position: slot[0].load(Ordering::Relaxed),
+            sequence: slot[1].load(Ordering::Relaxed),
+        };
+        // SYNC: the turn before its successor's slot.
+        fence(Ordering::Acquire);
+        (self.turn.load(Ordering::Relaxed) == turn).then_some((turn, spot))
+    }
+
+    /// The spot, and how often it was moved before.
+    pub(crate) fn read(&self) -> Result<(u64, Spot), Corrupt> {
+        let seen = (0..TRIES).find_map(|_| self.look()).ok_or(Corrupt {
+            what: "mark that never rests",
+            position: 0,
+        })?;
+        if seen.1.position > POSITION_MAX || !seen.1.position.is_multiple_of(WORD) {
+            return Err(Corrupt {
+                what: "position of a mark",
+                position: 0,
+            });
+        }
+        Ok(seen)
+    }
+}
+
+/// The shared words of a ring beside its seats and its data area.
+#[repr(C)]
+pub(crate) struct Control {
+    /// The last record that was published; turn 0 when there was none. Written by the producer.
+    pub(crate) newest: CachePadded<Mark>,
+    /// The first record that is intact. Written by the producer, seldom; read with each message by
+    /// free subscribers.
+    pub(crate) oldest: CachePadded<Mark>,
+    /// Where subscribers wait for messages.
+    pub(crate) bell: CachePadded<Bell>,
+    /// Gated subscribers that ever sat down. Who does counts up, and then wakes the producer.
+    pub(crate) joined: CachePadded<AtomicU64>,
+    /// Seats from this one on were never used.
+    seats: CachePadded<AtomicU64>,
+}
+
+impl Control {
+    /// The words of an empty ring, whose data area is all zero.
+    pub(crate) fn new() -> Control {
+        Control {
+            newest: CachePadded::new(Mark::new()),
+            oldest: CachePadded::new(Mark::new()),
+            bell: CachePadded::new(Bell::new()),
+            joined: CachePadded::new(AtomicU64::new(0)),
+            seats: CachePadded::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// How many messages were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        match self.newest.read() {
+            Ok((turn, newest)) if turn > 0 => newest.sequence.wrapping_add(1),
+            _ => 0,
+        }
+    }
+}
+
+/// How far a gated subscriber has let go.
+#[repr(C)]
+pub(crate) struct Seat {
+    /// The same, published now and then: what the producer looks at first. Never ahead of `exact`,
+    /// except in a seat that is just being left.
+    head: CachePadded<AtomicU64>,
+    /// Everything below is done with; [`GONE`] when nobody sits here. With WAITING the producer sleeps
+    /// until it moves.
+    pub(crate) exact: CachePadded<AtomicU64>,
+}
+
+impl Seat {
+    /// One that nobody has.
+    pub(crate) fn new() -> Seat {
+        Seat {
+            head: CachePadded::new(AtomicU64::new(GONE)),
+            exact: CachePadded::new(AtomicU64::new(GONE)),
+        }
+    }
+
+    /// Frees the seat: of the caller, or of one of whose death the caller has proof. Whether the
+    /// producer sleeps here.
+    pub(crate) fn leave(&self) -> Notify {
+        // SYNC: room handed to the producer. Release: our reads are over before it writes there.
+        let old = self.exact.swap(GONE, Ordering::Release);
+        self.head.store(GONE, Ordering::Release);
+        notify_if(old & WAITING != 0)
+    }
+
+    /// Everything below this was let go.
+    #[inline]
+    fn position(&self, at_least: u64) -> u64 {
+        // SYNC: room handed to the producer.
+        match self.head.load(Ordering::Acquire) {
+            head if head >= at_least => head,
+            // SYNC: room handed to the producer.
+            _ => self.exact.load(Ordering::Acquire) & !(WORD - 1),
+        }
+    }
+}
+
+/// A value in the mapping that no honest peer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt {
+    /// What is wrong.
+    pub(crate) what: &'static str,
+    /// The position at which it was found.
+    pub(crate) position: u64,
+}
+
+/// How a ring is used; fixed at its creation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// Whether subscribers may sleep, so that the producer has to ask.
+    pub(crate) parks: bool,
+    /// Whether subscribers have seats and hold the producer back.
+    pub(crate) gated: bool,
+    /// Gated subscribers that have to have come before anything is overwritten.
+    pub(crate) expected: u64,
+}
+
+/// Whether somebody sleeps and has to be woken.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notify {
+    /// Nobody does.
+    Nobody,
+    /// The other side does: all subscribers at the bell, or the producer.
+    Peer,
+}
+
+#[inline(always)]
+fn notify_if(peer: bool) -> Notify {
+    if peer { Notify::Peer } else { Notify::Nobody }
+}
+
+/// The longest message, in bytes, of a ring of `capacity` bytes: it fits, with the padding before
+/// it and the two lines after it, whatever the position.
+pub(crate) const fn max_message(capacity: u64) -> u64 {
+    capacity / 2 - LINE - WORD
+}
+
+/// Bytes of a record with `len` bytes of payload.
+#[inline(always)]
+const fn record(len: u64) -> u64 {
+    WORD + ((len + (WORD - 1)) & !(WORD - 1))
+}
+
+#[inline(always)]
+const fn header(len: u64, flags: u64) -> u64 {
+    len << 32 | flags | COMMITTED
+}
+
+#[inline(always)]
+const fn line_end(position: u64) -> u64 {
+    (position | (LINE - 1)) + 1
+}
+
+/// The size of the record or padding with this header at `position`, checked against the private
+/// geometry, and whether it is a message.
+#[inline(always)]
+fn check_record(word: u64, position: u64, capacity: u64) -> Result<(u64, bool), Corrupt> {
+    let need = record(word >> 32);
+    let rest = capacity - (position & (capacity - 1));
+    match word & FLAGS & !(MORE | REST) {
+        COMMITTED if need <= rest && word >> 32 <= max_message(capacity) => Ok((need, true)),
+        flags if flags == COMMITTED | PAD && need == rest => Ok((need, false)),
+        _ => Err(Corrupt {
+            what: "header of a message",
+            position,
+        }),
+    }
+}
