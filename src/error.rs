@@ -247,7 +247,9 @@ pub enum RecvError {
     PeerDied,
     /// The receiver was too slow for a sender that does not wait: messages were overwritten before it
     /// read them. It goes on where it was told to; the next call receives (broadcast rings).
-    #[error("missed {count} messages: the sender was faster; use a larger capacity, or a lossless ring")]
+    #[error(
+        "missed {count} messages: the sender was faster; use a larger capacity, or a lossless ring"
+    )]
     Missed {
         /// How many, exactly.
         count: u64,

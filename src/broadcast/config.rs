@@ -143,7 +143,11 @@ impl Config {
         if self.wait == WaitStrategy::EventFd {
             return Err(NO_EVENTS);
         }
-        let lossy = if self.policy == Policy::Lossy { LOSSY } else { 0 };
+        let lossy = if self.policy == Policy::Lossy {
+            LOSSY
+        } else {
+            0
+        };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(Header {
             magic: layout::MAGIC,

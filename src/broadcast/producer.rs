@@ -117,6 +117,7 @@ impl Producer {
     #[inline(always)]
     fn notify(&self, notify: Notify) {
         if notify == Notify::Peer {
+            self.side.count(|record| &record.wakes);
             self.side.shared.wake_subscribers();
         }
     }
@@ -245,6 +246,10 @@ impl Producer {
     }
 
     fn wait_for_room(&mut self, len: u64, deadline: Deadline) -> Result<(), SendError> {
+        if matches!(self.tx.has_room(len), Ok(true)) {
+            return Ok(()); // It was only a checkpoint that was due.
+        }
+        self.side.count(|record| &record.stalls);
         let mut room = Room {
             tx: &mut self.tx,
             side: &self.side,
@@ -463,6 +468,7 @@ impl Blocking for Room<'_> {
             Some(Awaited::Seat(index, _)) => &shared.seats()[index].exact,
             _ => &shared.control().joined,
         };
+        self.side.count(|record| &record.parks);
         let slept = self.side.own.sleep(word, expected, self.deadline);
         slept.map_err(|source| SendError::Os {
             op: "sleep",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::error::Error;
 use crate::layout::Kind;
@@ -275,6 +275,15 @@ impl Side {
         }
     }
 
+    /// Counts one more of what happens seldom.
+    #[cold]
+    pub(super) fn count(&self, counter: fn(&participant::Record) -> &AtomicU64) {
+        if let Some(member) = &self.membership {
+            let record = participant::record(&self.shared.mapping, member.index());
+            participant::Record::add(counter(record), 1);
+        }
+    }
+
     /// Its door, if it sleeps at one of its own.
     fn door(&self) -> Option<&Door> {
         let index = self.membership.as_ref()?.index();
@@ -442,8 +451,7 @@ impl Ring {
                 let _ = seat.leave();
                 true
             };
-            if let Some(member) =
-                Membership::join_settled(mapping, index, ROLE_SUBSCRIBER, settle)?
+            if let Some(member) = Membership::join_settled(mapping, index, ROLE_SUBSCRIBER, settle)?
             {
                 return Ok(member);
             }

@@ -127,6 +127,7 @@ impl Subscriber {
 
     #[cold]
     fn wake_producer(&self) {
+        self.side.count(|record| &record.wakes);
         let shared = &self.side.shared;
         let wait = shared.geometry.wait;
         if let Some(member) = &self.side.membership
@@ -531,6 +532,7 @@ impl Blocking for Arrival<'_> {
 
     fn sleep(&mut self, expected: u64) -> Result<(), RecvError> {
         let side = &self.subscriber.side;
+        side.count(|record| &record.parks);
         let mut deadline = self.deadline;
         if side.membership.is_none() {
             deadline = deadline.at_most(self.nap);
@@ -646,7 +648,10 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// Its length, in bytes. (It may be wrong, but nothing outside the ring is ever read.)
-    #[expect(clippy::len_without_is_empty, reason = "an empty view is of no interest")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "an empty view is of no interest"
+    )]
     pub fn len(&self) -> usize {
         self.record.len as usize
     }

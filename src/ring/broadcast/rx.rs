@@ -169,7 +169,11 @@ impl<'a> Rx<'a> {
         for _ in 0..TRIES {
             let (turn, newest) = self.control.newest.read()?;
             let oldest = self.look_at_oldest()?;
-            let sent = if turn == 0 { 0 } else { newest.sequence.wrapping_add(1) };
+            let sent = if turn == 0 {
+                0
+            } else {
+                newest.sequence.wrapping_add(1)
+            };
             let wanted = match start {
                 Start::Oldest => 0,
                 Start::Newest => sent.saturating_sub(1),
