@@ -731,7 +731,7 @@ mod model {
                 }
                 Step::Leave(who) => subscribers[who] = None,
                 Step::Succeed => {
-                    tx = None;
+                    drop(tx.take());
                     tx = Some(ring.producer().unwrap());
                     assert_eq!(tx.as_ref().unwrap().sequence(), number);
                 }

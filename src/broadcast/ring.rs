@@ -13,7 +13,7 @@ use crate::os::life::LockFile;
 use crate::os::semaphore::Semaphore;
 use crate::participant::{self, Life, Membership, Watch};
 use crate::primitive::Data;
-use crate::ring::broadcast::{Control, Corrupt, Manner, Seat, Start};
+use crate::ring::broadcast::{Control, Corrupt, Manner, Notify, Seat, Start};
 use crate::sleeper::{self, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
 
@@ -284,6 +284,17 @@ impl Side {
         }
     }
 
+    /// A subscriber leaves, if it has a seat; whether the producer sleeps there. The seat is given up
+    /// before the record: a successor may be sitting there from then on.
+    pub(super) fn leave_seat(&self) -> Notify {
+        let Some(member) = &self.membership else {
+            return Notify::Nobody;
+        };
+        let slept = self.shared.seats()[member.index() as usize - 1].leave();
+        member.leave(&self.shared.mapping);
+        slept
+    }
+
     /// Its door, if it sleeps at one of its own.
     fn door(&self) -> Option<&Door> {
         let index = self.membership.as_ref()?.index();
@@ -413,19 +424,10 @@ impl Ring {
         let index = member.index() as usize - 1;
         let seat = &self.0.seats()[index];
         let side = Side::new(&self.0, Some(member))?;
-        match Subscriber::seated(side, index, start) {
-            Ok(subscriber) => {
-                self.0.wake_producer(seat)?;
-                Ok(subscriber)
-            }
-            Err((side, corrupt)) => {
-                let _ = seat.leave();
-                if let Some(member) = &side.membership {
-                    member.leave(&self.0.mapping);
-                }
-                Err(self.0.corrupt(corrupt))
-            }
-        }
+        let subscriber = Subscriber::seated(side, index, start);
+        let subscriber = subscriber.map_err(|corrupt| self.0.corrupt(corrupt))?;
+        self.0.wake_producer(seat)?;
+        Ok(subscriber)
     }
 
     /// One that looks on: it holds nobody back, whatever the ring's policy is, is told how many
@@ -436,7 +438,7 @@ impl Ring {
     /// [`Error::Corrupt`]; [`Error::NoRoom`] when there are no descriptors left.
     pub fn observer(&self, start: Start) -> Result<Subscriber, Error> {
         let side = Side::new(&self.0, None)?;
-        Subscriber::free(side, start).map_err(|(_, corrupt)| self.0.corrupt(corrupt))
+        Subscriber::free(side, start).map_err(|corrupt| self.0.corrupt(corrupt))
     }
 
     /// Takes a record for a subscriber: a free one, or a dead one's.

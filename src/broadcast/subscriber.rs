@@ -47,11 +47,7 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// One in the seat `index`, which holds the producer back if the ring is lossless.
-    pub(super) fn seated(
-        side: Side,
-        index: usize,
-        start: Start,
-    ) -> Result<Subscriber, (Side, Corrupt)> {
+    pub(super) fn seated(side: Side, index: usize, start: Start) -> Result<Subscriber, Corrupt> {
         let shared = &side.shared;
         let manner = shared.manner();
         if !manner.gated {
@@ -66,19 +62,25 @@ impl Subscriber {
                 let rx = unsafe { core::mem::transmute::<Rx<'_>, Rx<'static>>(rx) };
                 Ok(Subscriber::new(side, rx, true))
             }
-            Err(corrupt) => Err((side, corrupt)),
+            Err(corrupt) => {
+                let _ = side.leave_seat();
+                Err(corrupt)
+            }
         }
     }
 
     /// One that holds nobody back.
-    pub(super) fn free(side: Side, start: Start) -> Result<Subscriber, (Side, Corrupt)> {
+    pub(super) fn free(side: Side, start: Start) -> Result<Subscriber, Corrupt> {
         match Rx::free(side.shared.control(), side.shared.data(), start) {
             Ok(rx) => {
                 // SAFETY: as above.
                 let rx = unsafe { core::mem::transmute::<Rx<'_>, Rx<'static>>(rx) };
                 Ok(Subscriber::new(side, rx, false))
             }
-            Err(corrupt) => Err((side, corrupt)),
+            Err(corrupt) => {
+                let _ = side.leave_seat();
+                Err(corrupt)
+            }
         }
     }
 
@@ -452,14 +454,7 @@ impl Drop for Subscriber {
         if !self.side.here.is_here() {
             return; // A forked child: the seat is the parent's.
         }
-        let shared = &self.side.shared;
-        let Some(member) = &self.side.membership else {
-            return;
-        };
-        // The seat is given up before the record: a successor may be sitting there from then on.
-        let slept = shared.seats()[member.index() as usize - 1].leave();
-        member.leave(&shared.mapping);
-        if slept == Notify::Peer {
+        if self.side.leave_seat() == Notify::Peer {
             self.wake_producer();
         }
     }
