@@ -2,10 +2,14 @@
 //!
 //! It prints a table, mechanisms down and properties across. A cell is `ok`, or `refused` where the
 //! mechanism says in its capabilities that it cannot do the thing, and then the refusal was checked.
+//!
+//! `RINGWAY_CONFORMANCE=mq` checks only the rows whose name contains that;
+//! `RINGWAY_CONFORMANCE_SIZES=70000` has every single length up to that sent (600 unless told; beyond,
+//! those around everything where it might change, and the longest ones), which takes minutes.
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ChildStdout, Stdio};
@@ -13,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Random, Reaped, child, task, watchdog};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use ringway::channel::{self, Receiver, Sender};
 use ringway::{Endpoint, RecvError, SendError};
 
@@ -55,9 +60,12 @@ const REFUSED: Cell = "refused";
 type Property = (&'static str, fn(Setup) -> Cell);
 
 const PROPERTIES: &[Property] = &[
+    ("related", related),
+    ("unrelated", unrelated),
     ("sizes", sizes),
     ("order", order),
-    ("slow", slow_reader),
+    ("boundaries", boundaries),
+    ("slow reader", slow_reader),
     ("time-outs", timeouts),
     ("EINTR", storm),
     ("tx closes", sender_closes),
@@ -70,12 +78,16 @@ const PROPERTIES: &[Property] = &[
     ("succ", successor),
     ("duplex", duplex),
     ("1 CPU", one_processor),
-    ("hygiene", hygiene),
+    ("2 CPUs", two_processors),
+    ("descriptors", descriptors_come_back),
+    ("exec", nothing_for_other_programs),
+    ("fork", a_forked_child_disturbs_nobody),
+    ("names", names_survive_nobody),
 ];
 
 #[test]
 fn every_mechanism_conforms() {
-    let _dog = watchdog(300);
+    let _dog = watchdog(if dense() > DENSE { 3000 } else { 400 });
     let mut table = String::new();
     let mut failures = Vec::new();
     table.push_str(&format!("{:<16}", ""));
@@ -88,12 +100,14 @@ fn every_mechanism_conforms() {
         table.push_str(&format!("\n{mechanism:<16}"));
         for (property, check) in PROPERTIES {
             // So that a hang, too, says where it is.
-            eprintln!("{mechanism}: {property}");
+            eprint!("{mechanism}: {property}");
+            let began = Instant::now();
             let cell = catch_unwind(AssertUnwindSafe(|| check(*setup)));
             let cell = cell.unwrap_or_else(|_| {
                 failures.push(format!("{mechanism}: {property}"));
                 "FAILED"
             });
+            eprintln!(": {cell}, {} ms", began.elapsed().as_millis());
             table.push_str(&format!(" {cell:>11}"));
             let left = what_is_left();
             if !left.is_empty() {
@@ -125,10 +139,43 @@ struct Peer {
 impl Peer {
     fn start(endpoint: &str, side: &str, script: &str, stdin: Stdio) -> Peer {
         let mut command = child("child_process", &format!("{side} {script} {endpoint}"));
-        command.stdin(stdin).stdout(Stdio::piped());
-        let mut process = Reaped(command.spawn().unwrap());
+        command.stdin(stdin);
+        Peer::of(command)
+    }
+
+    fn of(mut command: std::process::Command) -> Peer {
+        let mut process = Reaped(command.stdout(Stdio::piped()).spawn().unwrap());
         let says = BufReader::new(process.0.stdout.take().unwrap());
         Peer { process, says }
+    }
+
+    /// A process of which this one is no ancestor: its parent has ended, and it has a session of its own.
+    /// What is passed it gets over a Unix socket.
+    fn unrelated(endpoint: &str, side: &str, script: &str, passed: Option<OwnedFd>) -> Peer {
+        let program = child("child_process", &format!("{side} {script} {endpoint}"));
+        let mut command = std::process::Command::new("setsid");
+        command.args(["sh", "-c", "\"$@\" </dev/null & exit 0", "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command.envs(program.get_envs().map(|(key, value)| (key, value.unwrap())));
+        let meet = fresh("/tmp/{}.pass");
+        let listener = std::os::unix::net::UnixListener::bind(&meet).unwrap();
+        if passed.is_some() {
+            command.env("RINGWAY_TEST_PASSED", &meet);
+        }
+        let mut peer = Peer::of(command);
+        peer.process.0.wait().unwrap();
+        if let Some(fd) = passed {
+            pass(&listener.accept().unwrap().0, &fd);
+        }
+        std::fs::remove_file(meet).unwrap();
+        peer
+    }
+
+    /// Waits until it has said its last word.
+    fn falls_silent(mut self) {
+        let mut rest = String::new();
+        self.says.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("test result: ok"), "{rest}");
     }
 
     /// Waits until it says `word`.
@@ -157,6 +204,30 @@ impl Peer {
         let status = self.process.0.wait().unwrap();
         assert!(status.success(), "{rest}");
     }
+}
+
+/// Passes a descriptor to whoever is at the other end of `socket`.
+fn pass(socket: &std::os::unix::net::UnixStream, fd: &OwnedFd) {
+    let rights = [ControlMessage::ScmRights(&[fd.as_raw_fd()])];
+    let byte = [IoSlice::new(b"x")];
+    sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None).unwrap();
+}
+
+/// Takes the descriptor that is passed at `path`, as standard input.
+fn take_passed(path: &str) {
+    let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::empty();
+    let got = recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut space), flags).unwrap();
+    let Some(ControlMessageOwned::ScmRights(fds)) = got.cmsgs().unwrap().next() else {
+        panic!("nothing was passed");
+    };
+    // SAFETY: dup2 takes two integers.
+    assert_eq!(unsafe { libc::dup2(fds[0], 0) }, 0);
+    // SAFETY: as above; the descriptor was received for this.
+    unsafe { libc::close(fds[0]) };
 }
 
 /// A child that sends, and the receiving end here.
@@ -241,74 +312,131 @@ fn child_receives(setup: Setup, script: &str) -> (Box<dyn Sender>, Peer) {
     }
 }
 
-/// The bytes of message `index` of a run.
+/// The bytes of message `index` of a run. Long ones repeat themselves, at a distance that no piece has.
 fn message(index: u64, len: usize) -> Vec<u8> {
+    const PERIOD: usize = 7919;
     let mut random = Random(index);
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8))
-        .flat_map(|_| random.next().to_le_bytes())
-        .collect();
-    bytes.truncate(len);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len.min(PERIOD) {
+        bytes.extend(random.next().to_le_bytes());
+    }
+    bytes.truncate(len.min(PERIOD));
+    while bytes.len() < len {
+        bytes.extend_from_within(..PERIOD.min(len - bytes.len()));
+    }
     bytes
 }
 
-/// The sizes that are tried: from 0 to the maximum, and around everything where it might change.
+/// Every length up to this one is tried.
+const DENSE: usize = 600;
+
+fn dense() -> usize {
+    let told = std::env::var("RINGWAY_CONFORMANCE_SIZES").ok();
+    told.map_or(DENSE, |sizes| sizes.parse().unwrap())
+}
+
+/// The sizes that are tried: all of the small ones, those around everything where it might change, and
+/// the largest.
 fn tried(max: usize) -> Vec<usize> {
-    let interesting = [
-        0,
-        1,
-        2,
-        3,
-        4,
-        6,
-        7,
-        8,
-        9,
-        13,
-        14,
-        15,
-        31,
-        32,
-        33,
-        63,
-        64,
-        65,
-        100,
-        127,
-        128,
-        129,
-        255,
-        256,
-        511,
-        512,
-        1000,
-        1023,
-        1024,
-        1025,
-        2048,
-        4087,
-        4088,
-        4089,
-        4096,
-        4097,
-        8175,
-        8176,
-        8177,
-        8191,
-        8192,
-        10_000,
-        32_759,
-        32_760,
-        32_761,
-        65_535,
-        65_536,
-        65_537,
-        100_000,
-        1 << 20,
-        (1 << 20) + 1,
-    ];
-    let mut sizes: Vec<_> = interesting.into_iter().filter(|&size| size < max).collect();
+    let mut sizes: std::collections::BTreeSet<usize> = (0..=dense()).collect();
+    for at in [1 << 10, 2 << 10, 4 << 10, 8 << 10, 32 << 10, 64 << 10] {
+        sizes.extend(at - 10..=at + 1);
+    }
+    sizes.extend([100_000, 1 << 20, (1 << 20) + 1]);
+    sizes.retain(|&size| size < max);
     sizes.extend([max - 1, max]);
-    sizes
+    sizes.into_iter().collect()
+}
+
+/// The other end is a child, which opens it by name or has inherited it.
+fn related(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "three and leave");
+    receive_three(&mut *rx);
+    peer.succeed();
+    let (mut tx, peer) = child_receives(setup, "three and leave");
+    send_three(&mut *tx);
+    peer.succeed();
+    OK
+}
+
+/// The other end is a process of another family: it opens it by name, or is passed a descriptor.
+fn unrelated(setup: Setup) -> Cell {
+    let stdin = |setup| match setup {
+        Setup::Semaphore => "sem on stdin",
+        Setup::SocketPair => "socket on stdin",
+        _ => "pipe:?fd=0",
+    };
+    // It sends.
+    let endpoint = match setup {
+        Setup::Named(template) => fresh(template),
+        other => stdin(other).to_owned(),
+    };
+    let (mut rx, peer): (Box<dyn Receiver>, Peer) = match setup {
+        Setup::Named(_) => {
+            let rx = endpoint.parse::<Endpoint>().unwrap().receiver().unwrap();
+            (rx, Peer::unrelated(&endpoint, "send", "run", None))
+        }
+        Setup::PipeThroughProc => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            let fd = OwnedFd::from(tx);
+            let path = format!("pipe:?pid={}&fd={}", std::process::id(), fd.as_raw_fd());
+            let mut peer = Peer::unrelated(&path, "send", "run", None);
+            peer.hear("READY");
+            (Box::new(rx), peer)
+        }
+        Setup::PipeInherited => {
+            let (tx, rx) = channel::pipe::pair().unwrap();
+            let mut peer = Peer::unrelated(&endpoint, "send", "run", Some(tx.into()));
+            peer.hear("READY");
+            (Box::new(rx), peer)
+        }
+        Setup::SocketPair => {
+            let (tx, rx) = channel::socket::pair().unwrap();
+            let peer = Peer::unrelated(&endpoint, "send", "run", Some(tx.into()));
+            (Box::new(rx), peer)
+        }
+        Setup::Semaphore => {
+            let (tx, rx) = channel::semaphore::pair(Default::default()).unwrap();
+            let memory = tx.as_fd().unwrap().try_clone_to_owned().unwrap();
+            let mut peer = Peer::unrelated(&endpoint, "send", "run", Some(memory));
+            peer.hear("READY");
+            (Box::new(rx), peer)
+        }
+    };
+    let reach = rx.capabilities().unrelated;
+    assert!(reach.is_some(), "it works, and the capabilities deny it");
+    receive_run(&mut *rx, |_| {});
+    peer.falls_silent();
+    drop(rx);
+    // It receives.
+    if let Setup::Named(template) = setup {
+        let endpoint = fresh(template);
+        let mut tx = endpoint.parse::<Endpoint>().unwrap().sender().unwrap();
+        let peer = Peer::unrelated(&endpoint, "recv", "run", None);
+        send_run(&mut *tx);
+        drop(tx);
+        peer.falls_silent();
+    }
+    OK
+}
+
+/// Short messages and empty ones, one after another without a pause: each comes for itself.
+fn boundaries(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "short ones");
+    let mut got = Vec::new();
+    for index in 0..SHORT {
+        rx.recv(&mut got).unwrap();
+        assert_eq!(got, short(index), "message {index}");
+    }
+    assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+    peer.succeed();
+    OK
+}
+
+const SHORT: u64 = 1000;
+
+fn short(index: u64) -> Vec<u8> {
+    message(index, [0, 1, 0, 0, 3, 8, 0, 2][index as usize % 8])
 }
 
 fn sizes(setup: Setup) -> Cell {
@@ -846,9 +974,28 @@ fn one_processor(setup: Setup) -> Cell {
 }
 
 fn stay_on_one_processor() {
+    stay_on(0);
+}
+
+fn stay_on(processor: usize) {
     let mut set = nix::sched::CpuSet::new();
-    set.set(0).unwrap();
+    set.set(processor).unwrap();
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).unwrap();
+}
+
+fn two_processors(setup: Setup) -> Cell {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return "one CPU"; // there is nothing to be seen
+    }
+    let (mut rx, peer) = child_sends(setup, "run on another processor");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            stay_on(0);
+            receive_run(&mut *rx, |_| {});
+        });
+    });
+    peer.succeed();
+    OK
 }
 
 fn descriptors() -> usize {
@@ -866,9 +1013,25 @@ fn inherited_by_a_program() -> usize {
     String::from_utf8_lossy(&seen.stdout).lines().count()
 }
 
-/// No descriptor is left, and none is inherited by a program that is started meanwhile.
-fn hygiene(setup: Setup) -> Cell {
+/// No descriptor is left when both ends are closed, by whichever end first, or by death.
+fn descriptors_come_back(setup: Setup) -> Cell {
     let before = descriptors();
+    let (mut rx, peer) = child_sends(setup, "three and leave");
+    receive_three(&mut *rx);
+    peer.succeed();
+    drop(rx);
+    assert_eq!(descriptors(), before);
+    let (mut tx, mut peer) = child_receives(setup, "three and stay");
+    send_three(&mut *tx);
+    peer.hear("STAYING");
+    peer.kill();
+    drop((tx, peer));
+    assert_eq!(descriptors(), before);
+    OK
+}
+
+/// No descriptor is inherited by a program that is started meanwhile.
+fn nothing_for_other_programs(setup: Setup) -> Cell {
     let inherited = inherited_by_a_program();
     let (mut rx, peer) = child_sends(setup, "three and leave");
     receive_three(&mut *rx);
@@ -877,9 +1040,85 @@ fn hygiene(setup: Setup) -> Cell {
     drop(rx);
     let (mut tx, peer) = child_receives(setup, "three and leave");
     send_three(&mut *tx);
+    assert_eq!(inherited_by_a_program(), inherited);
     peer.succeed();
+    OK
+}
+
+/// A child that was forked with an end in its hands and drops it, or ends, is no reason for anybody to
+/// believe that somebody has left or died.
+fn a_forked_child_disturbs_nobody(setup: Setup) -> Cell {
+    let (mut rx, peer) = child_sends(setup, "run");
+    let mut slot = Some(rx);
+    fork_and_drop(&mut slot, true);
+    rx = slot.take().unwrap();
+    let mut got = Vec::new();
+    rx.recv(&mut got).unwrap();
+    slot = Some(rx);
+    fork_and_drop(&mut slot, false);
+    rx = slot.take().unwrap();
+    for index in 1..RUN {
+        rx.recv(&mut got).unwrap();
+        assert!(
+            got == message(index, run_size(index, 64)),
+            "message {index}"
+        );
+    }
+    assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+    peer.succeed();
+    drop(rx);
+    let (mut tx, peer) = child_receives(setup, "run");
+    for index in 0..RUN {
+        tx.send(&message(index, run_size(index, 64))).unwrap();
+        if index % 1000 == 500 {
+            let mut slot = Some(tx);
+            fork_and_drop(&mut slot, index == 500);
+            tx = slot.take().unwrap();
+        }
+    }
     drop(tx);
-    assert_eq!(descriptors(), before);
+    peer.succeed();
+    OK
+}
+
+fn fork_and_drop<T>(end: &mut Option<T>, properly: bool) {
+    // SAFETY: the child drops what it was given, which is made for that, and leaves.
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
+        if properly {
+            drop(end.take());
+        }
+        // SAFETY: ends the process without running anything of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    assert!(forked > 0);
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    assert_eq!(unsafe { libc::waitpid(forked, &mut status, 0) }, forked);
+    assert_eq!(status, 0);
+}
+
+/// Both ends are killed. A new pair under the same name finds nothing but, where messages are kept, those
+/// that were not taken; and when it leaves, the name is gone.
+fn names_survive_nobody(setup: Setup) -> Cell {
+    let Setup::Named(template) = setup else {
+        // Nothing has a name, which `what_is_left` sees.
+        return related(setup);
+    };
+    let endpoint = fresh(template);
+    let mut receiver = Peer::start(&endpoint, "recv", "three and stay", Stdio::null());
+    receiver.hear("READY");
+    let mut sender = Peer::start(&endpoint, "send", "three and stay", Stdio::null());
+    receiver.hear("STAYING");
+    sender.kill();
+    receiver.kill();
+    let parsed: Endpoint = endpoint.parse().unwrap();
+    let mut rx = parsed.receiver().unwrap();
+    let peer = Peer::start(&endpoint, "send", "three and leave", Stdio::null());
+    receive_three(&mut *rx);
+    peer.succeed();
+    assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
+    drop(rx);
     OK
 }
 
@@ -941,6 +1180,9 @@ fn what_is_left() -> Vec<String> {
 #[test]
 fn child_process() {
     let Some(task) = task() else { return };
+    if let Ok(path) = std::env::var("RINGWAY_TEST_PASSED") {
+        take_passed(&path);
+    }
     let (side, rest) = task.split_once(' ').unwrap();
     let (script, endpoint) = rest.rsplit_once(' ').unwrap();
     let semaphore = rest.strip_suffix(" sem on stdin");
@@ -1002,6 +1244,11 @@ fn send_script(script: &str, mut tx: Box<dyn Sender>) {
     match script {
         "sizes" => send_sizes(&mut *tx),
         "run" => send_run(&mut *tx),
+        "short ones" => (0..SHORT).for_each(|index| tx.send(&short(index)).unwrap()),
+        "run on another processor" => {
+            stay_on(1);
+            send_run(&mut *tx);
+        }
         "storm" => {
             start_storm();
             send_run(&mut *tx);
