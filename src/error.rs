@@ -164,6 +164,8 @@ impl Error {
     pub(crate) fn os(op: &'static str, name: impl Into<String>, source: io::Error) -> Error {
         let name = name.into();
         match source.raw_os_error() {
+            // Memory without a name is nobody else's: a sandbox forbids the call itself.
+            Some(libc::EPERM) if op == "memfd_create" => Error::Os { op, name, source },
             Some(libc::EACCES | libc::EPERM) => Error::PermissionDenied { name },
             Some(libc::EMFILE | libc::ENFILE) => Error::NoRoom {
                 name,

@@ -2,6 +2,8 @@
 #![cfg(feature = "cli")]
 
 mod common;
+#[path = "common/restrict.rs"]
+mod restrict;
 
 use std::process::{Command, Output, Stdio};
 
@@ -247,6 +249,52 @@ fn a_killed_stage_is_replaced_behind_a_ring_with_a_name_and_nowhere_else() {
         );
         let again = "takes its place";
         assert_eq!(text(&out.stderr).contains(again), replaced, "{out:?}");
+        assert_nothing_left(&name);
+    }
+}
+
+#[test]
+fn a_pipeline_that_is_refused_memory_finds_another_way_and_says_which() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    let _dog = watchdog(60);
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let stages = [
+        "ringway gen --count 2000",
+        "-j2",
+        "ringway map",
+        "ringway sink --json",
+    ];
+    let restricted = |restrict: fn() -> std::io::Result<()>, via: &[&str]| {
+        let mut command = Command::new(RINGWAY);
+        command
+            .arg("run")
+            .args(via)
+            .args(stages)
+            .stdin(Stdio::null());
+        // SAFETY: what is run between fork and exec are system calls only.
+        unsafe { command.pre_exec(restrict) };
+        command.output().unwrap()
+    };
+    let out = restricted(restrict::deny_memfd_create, &[]);
+    assert_whole(&out, 2000, "memfd_create denied");
+    let said = text(&out.stderr);
+    println!("{said}");
+    assert!(said.contains("memfd_create"), "{said}");
+    assert!(
+        said.contains(".1: taken\n") && said.contains(".2: taken\n"),
+        "{said}"
+    );
+    if !root {
+        return; // mounting needs it
+    }
+    for (how, restrict) in restrict::NO_SHARED_MEMORY {
+        let name = name(&how.replace(' ', "-"));
+        let out = restricted(restrict, &["--via", &format!("auto:{name}")]);
+        assert_whole(&out, 2000, how);
+        let said = text(&out.stderr);
+        println!("{how}: {said}");
+        assert!(said.contains(&format!("mq:{name}.1: taken\n")), "{said}");
         assert_nothing_left(&name);
     }
 }

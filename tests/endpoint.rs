@@ -1,15 +1,18 @@
 //! Endpoints: their text, the list that falls back, and `auto:` under everything that may be refused.
 
 mod common;
+#[path = "common/restrict.rs"]
+mod restrict;
 
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use common::{Reaped, child, task, watchdog};
 use proptest::prelude::*;
+use restrict::{NO_SHARED_MEMORY, deny_memfd_create};
 use ringway::channel::{Receiver, Sender};
 use ringway::endpoint::{
-    AutoReceiver, AutoSender, Mechanism, open_pair, open_receiver, open_sender,
+    AutoReceiver, AutoSender, Mechanism, OpenError, open_pair, open_receiver, open_sender,
 };
 use ringway::{Endpoint, Error};
 
@@ -176,57 +179,6 @@ fn succeed(mut child: Reaped) {
     assert!(child.0.wait().unwrap().success());
 }
 
-/// A mount namespace of one's own, in which `mount` says what `target` is.
-fn mounted(
-    target: &'static std::ffi::CStr,
-    options: &'static std::ffi::CStr,
-    flags: u64,
-) -> std::io::Result<()> {
-    // SAFETY: all strings are NUL-terminated.
-    unsafe {
-        if libc::unshare(libc::CLONE_NEWNS) != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        libc::mount(
-            c"none".as_ptr(),
-            c"/".as_ptr(),
-            std::ptr::null(),
-            private,
-            std::ptr::null(),
-        );
-        let done = libc::mount(
-            c"tmpfs".as_ptr(),
-            target.as_ptr(),
-            c"tmpfs".as_ptr(),
-            flags,
-            options.as_ptr().cast(),
-        );
-        if done != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
-type Restriction = (&'static str, fn() -> std::io::Result<()>);
-
-/// The ways in which `/dev/shm` can be of no use.
-const NO_SHARED_MEMORY: [Restriction; 3] = [
-    ("full", || mounted(c"/dev/shm", c"size=4096", 0)),
-    ("missing", || {
-        // `/dev` with what a process needs, and no `shm` in it.
-        mounted(c"/dev", c"size=65536", 0)?;
-        let null = libc::makedev(1, 3);
-        // SAFETY: a NUL-terminated path.
-        unsafe { libc::mknod(c"/dev/null".as_ptr(), libc::S_IFCHR | 0o666, null) };
-        Ok(())
-    }),
-    ("not writable", || {
-        mounted(c"/dev/shm", c"size=65536", libc::MS_RDONLY)
-    }),
-];
-
 #[test]
 fn auto_agrees_on_another_way_when_only_the_sender_is_refused_shared_memory() {
     let _dog = watchdog(60);
@@ -276,6 +228,51 @@ fn auto_agrees_on_another_way_when_only_the_receiver_is_refused_shared_memory() 
     }
 }
 
+/// What a restricted child says on standard output.
+fn said(mut child: Reaped) -> String {
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.0.stdout.take().unwrap(), &mut said).unwrap();
+    assert!(child.0.wait().unwrap().success(), "{said}");
+    said
+}
+
+#[test]
+fn a_list_falls_back_on_both_sides_when_shared_memory_is_refused_and_says_why() {
+    let _dog = watchdog(60);
+    if !is_root() {
+        return; // mounting needs it
+    }
+    for (how, restrict) in NO_SHARED_MEMORY {
+        let name = name("both-lists");
+        let list = format!("ring:{name} mpmc:{name} sem:{name} fifo:/tmp/{name}");
+        let start = |side: &str| {
+            let mut command = child("child_process", &format!("list-report {side} {list}"));
+            command.stdout(Stdio::piped());
+            // SAFETY: what is run between fork and exec are system calls only.
+            unsafe { command.pre_exec(restrict) };
+            Reaped(command.spawn().unwrap())
+        };
+        let (receiver, sender) = (start("recv"), start("send"));
+        for said in [said(receiver), said(sender)] {
+            let reports: Vec<_> = said.lines().filter(|l| l.contains(&name)).collect();
+            println!("{how}:\n{}", reports.join("\n"));
+            assert_eq!(reports.len(), 4, "{said}");
+            for (report, mechanism) in reports.iter().zip(["ring", "mpmc", "sem"]) {
+                let refused = format!("{mechanism}:{name}: refused: ");
+                let why = report.split_once(&refused).expect(report).1;
+                let reason = match how {
+                    "full" => "no room for",
+                    "missing" => "o such ", // directory, said in two ways
+                    _ => "Read-only file system",
+                };
+                assert!(why.contains(reason), "{how}: {report}");
+            }
+            assert!(reports[3].ends_with(&format!("fifo:/tmp/{name}: taken")));
+        }
+        assert_nothing_left(&name);
+    }
+}
+
 #[test]
 fn auto_takes_shared_memory_when_both_have_it_whoever_comes_first() {
     let _dog = watchdog(60);
@@ -304,46 +301,6 @@ fn a_pair_falls_back_when_memfd_create_is_denied() {
     let opened = open_pair(&[Mechanism::Ring, Mechanism::Sem, Mechanism::Pipe]).unwrap();
     assert_eq!(opened.taken.mechanism(), Mechanism::Ring);
     succeed(restricted("pair without memfd", deny_memfd_create));
-}
-
-/// Has the system call `memfd_create` fail with EPERM, as a sandbox does.
-fn deny_memfd_create() -> std::io::Result<()> {
-    const fn filter(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-        libc::sock_filter {
-            code: code as u16,
-            jt,
-            jf,
-            k,
-        }
-    }
-    let program = [
-        filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        filter(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            libc::SYS_memfd_create as u32,
-        ),
-        filter(
-            libc::BPF_RET | libc::BPF_K,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
-        ),
-        filter(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_ptr().cast_mut(),
-    };
-    // SAFETY: `program` points to a filter that outlives the call.
-    unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-    }
-    Ok(())
 }
 
 fn limit(what: u32, to: u64) -> std::io::Result<()> {
@@ -384,6 +341,8 @@ fn another_user_is_refused_and_no_other_way_is_tried() {
     let name = name("user");
     let fallback = format!("mq:{name}-fallback");
     for first in [
+        format!("ring:{name}"),
+        format!("mpmc:{name}"),
         format!("fifo:/tmp/{name}"),
         format!("unix:/tmp/{name}.sock"),
         format!("mq:{name}"),
@@ -475,32 +434,88 @@ fn child_process() {
             // What the first use of a thread or the like opens for good is none of the endpoint's.
             drop(parse(&format!("signal:{name}")).receiver());
             let before = descriptors();
-            // One more can be opened, whatever numbers are taken beyond it.
-            let free = (0..64).find(|&fd| !is_open(fd));
-            let limit = free.unwrap() as u64 + 1;
+            let fallback = parse(&format!("fifo:/tmp/{name}.fallback"));
             for text in [
+                format!("ring:{name}"),
+                format!("mpmc:{name}"),
                 format!("fifo:/tmp/{name}"),
                 format!("unix:/tmp/{name}.sock"),
+                format!("mq:{name}"),
                 format!("sem:{name}"),
+                format!("sem:{name}?named=1"),
                 format!("signal:{name}"),
                 format!("auto:{name}"),
             ] {
-                limit_softly(limit);
-                let refused = open_receiver(&[parse(&text), parse(&format!("mq:{name}"))]);
+                // One fewer than it takes, whatever numbers are taken beyond.
+                let list = [parse(&text), fallback.clone()];
+                leave(0);
+                let none = [refused(open_sender(&list)), refused(open_receiver(&list))];
+                let needed = none.map(|error| match &error.refused[..] {
+                    [only] => needed(&only.error),
+                    more => panic!("it went on to {more:?}"),
+                });
+                assert_eq!(needed[0], needed[1]);
+                let needed = needed[0];
+                leave(needed - 1);
+                for error in [refused(open_sender(&list)), refused(open_receiver(&list))] {
+                    assert_eq!(error.refused.len(), 1, "{error}");
+                }
                 limit_softly(1024);
                 assert_eq!(descriptors(), before, "{text}");
-                let error = refused.map(|opened| opened.taken).unwrap_err();
-                assert_eq!(error.refused.len(), 1, "{error}");
-                match &error.refused[0].error {
-                    Error::NoRoom { needed, .. } => {
-                        assert!(needed.ends_with("file descriptors"), "{needed}");
-                    }
-                    other => panic!("{text}: {other:?}"),
-                }
+                // As many as it said are enough, for either side.
+                leave(needed);
+                let receiver = open_receiver(&list);
+                limit_softly(1024);
+                println!("{text}: {needed} descriptors");
+                let receiver = receiver.unwrap();
+                assert_eq!(receiver.taken, list[0], "{:?}", receiver.refused);
+                leave(needed);
+                let sender = open_sender(&list);
+                limit_softly(1024);
+                let sender = sender.unwrap();
+                assert_eq!(sender.taken, list[0], "{:?}", sender.refused);
+                drop((sender, receiver));
+                assert_eq!(descriptors(), before, "{text}");
+            }
+        }
+        ["list-report", side, list @ ..] => {
+            let list: Vec<_> = list.iter().map(|text| parse(text)).collect();
+            if *side == "send" {
+                let mut opened = open_sender(&list).unwrap();
+                println!("\n{opened}");
+                send_numbers(&mut *opened.channel);
+            } else {
+                let mut opened = open_receiver(&list).unwrap();
+                println!("\n{opened}");
+                receive_numbers(&mut *opened.channel);
             }
         }
         other => panic!("{other:?}"),
     }
+}
+
+fn refused<T>(opened: Result<ringway::endpoint::Opened<T>, OpenError>) -> OpenError {
+    opened.map(|opened| opened.taken).unwrap_err()
+}
+
+/// How many descriptors it says are needed.
+fn needed(error: &Error) -> u64 {
+    match error {
+        Error::NoRoom { needed, .. } => {
+            let (number, what) = needed.split_once(' ').unwrap();
+            assert!(what.starts_with("file descriptor"), "{needed}");
+            number.parse().unwrap()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Leaves this process room for so many more descriptors.
+fn leave(more: u64) {
+    let free = (0..).filter(|&fd| !is_open(fd));
+    let last = free.take(more as usize).last();
+    let none = (0..).find(|&fd| !is_open(fd)).unwrap();
+    limit_softly(last.map_or(none, |last| last + 1) as u64);
 }
 
 fn limit_softly(to: u64) {

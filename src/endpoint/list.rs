@@ -149,7 +149,7 @@ pub(super) fn open_one<T>(
     let needed = endpoint.mechanism().descriptors();
     // Whether there are enough is seen before anything is made that would have to be taken back.
     let spare: Result<Vec<_>, _> = (0..needed).map(|_| std::fs::File::open("/")).collect();
-    if let Err(error) = spare
+    if let Err(error) = spare.map(drop)
         && matches!(
             error.raw_os_error(),
             Some(crate::os::EMFILE | crate::os::ENFILE)
@@ -157,7 +157,10 @@ pub(super) fn open_one<T>(
     {
         let error = Error::NoRoom {
             name: endpoint.to_string(),
-            needed: format!("{needed} file descriptors"),
+            needed: match needed {
+                1 => "1 file descriptor".into(),
+                many => format!("{many} file descriptors"),
+            },
             why: error.to_string(),
             remedy: "close some, or raise the limit with `ulimit -n`".into(),
         };

@@ -142,10 +142,9 @@ impl Mechanism {
     pub(crate) fn descriptors(self) -> usize {
         match self {
             Mechanism::Pipe | Mechanism::Mq => 1,
-            Mechanism::Fifo | Mechanism::Unix => 2,
-            Mechanism::Sem => 3,
-            Mechanism::Ring | Mechanism::Mpmc => 4,
-            Mechanism::Signal => 4,
+            Mechanism::Fifo | Mechanism::Unix | Mechanism::Sem => 2,
+            Mechanism::Ring => 3,
+            Mechanism::Mpmc | Mechanism::Signal => 4,
             Mechanism::Auto => 6,
         }
     }

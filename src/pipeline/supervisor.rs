@@ -290,12 +290,24 @@ impl Running {
                     reason: Reason::CannotStart(error),
                 })
             };
-            if pipeline.via.is_empty() {
-                let link = messages[index]
-                    .then(|| Link::new(several.0 || several.1, pipeline.longest))
-                    .transpose();
-                self.links.push(link.map_err(cannot)?);
-                continue;
+            let mut refused = Vec::new();
+            let mut list = pipeline.via.clone();
+            if list.is_empty() {
+                if !messages[index] {
+                    self.links.push(None);
+                    continue;
+                }
+                match Link::new(several.0 || several.1, pipeline.longest) {
+                    Ok(link) => {
+                        self.links.push(Some(link));
+                        continue;
+                    }
+                    // No memory without a name, then: whatever else there is.
+                    Err(error) => {
+                        refused.push(format!("a ring without a name: refused: {error}"));
+                        list.push(via::anything().map_err(cannot)?);
+                    }
+                }
             }
             let shape = Shape {
                 link: index + 1,
@@ -304,10 +316,9 @@ impl Running {
                 longest: pipeline.longest,
                 adapters: pipeline.tool.is_some(),
             };
-            let opened =
-                via::join(&pipeline.via, shape).map_err(|error| cannot(via::refused(error)))?;
-            if !opened.refused.is_empty() {
-                let refused = opened.refused.iter().map(ToString::to_string).collect();
+            let opened = via::join(&list, shape).map_err(|error| cannot(via::refused(error)))?;
+            refused.extend(opened.refused.iter().map(ToString::to_string));
+            if !refused.is_empty() {
                 let taken = opened.taken.to_string();
                 let _ = self.happened.send(Event::FellBack {
                     stage: index + 1,

@@ -67,7 +67,11 @@ pub(crate) fn parse(text: &str) -> Result<Endpoint, Error> {
     }
 }
 
-#[cfg(feature = "cli")]
+/// The best of all mechanisms, under a name of this process's.
+pub(super) fn anything() -> Result<Endpoint, Error> {
+    Endpoint::new(Mechanism::Auto, unnamed())
+}
+
 fn unnamed() -> String {
     format!("run-{}", std::process::id())
 }
@@ -91,6 +95,7 @@ fn candidates(list: &[Endpoint], link: usize) -> Vec<Endpoint> {
         Mechanism::Mpmc,
         Mechanism::Sem,
         Mechanism::Unix,
+        Mechanism::Pipe,
         Mechanism::Fifo,
         Mechanism::Mq,
     ];
