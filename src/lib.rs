@@ -115,6 +115,7 @@ pub mod channel;
 pub mod control;
 pub mod endpoint;
 pub mod mpmc;
+pub mod observe;
 pub mod spsc;
 pub mod typed;
 

@@ -156,13 +156,7 @@ impl Mapping {
             let header = read_header(name, &file, kind)?;
             fill_holes(name, &file, &header, writable)?;
             match Mapping::map(name, place.clone(), file, header, writable, None) {
-                Ok(mapping) if os::shm::is_named(&mapping.file, path) => {
-                    if !writable {
-                        // Who only looks on keeps no name alive.
-                        let _ = mapping.presence.unlock(layout::PRESENCE);
-                    }
-                    return Ok(mapping);
-                }
+                Ok(mapping) if os::shm::is_named(&mapping.file, path) => return Ok(mapping),
                 // It was replaced between our opening it and our lock on it.
                 Ok(_) => {}
                 Err(Error::Os { op: "presence", .. }) => {}
@@ -208,9 +202,11 @@ impl Mapping {
     ) -> Result<Mapping, Error> {
         let fail = |op, error| Error::os(op, name, error);
         let presence = LockFile::reopen(file.as_fd(), writable).map_err(|e| fail("open", e))?;
-        if !presence
-            .try_lock(layout::PRESENCE, false)
-            .map_err(|e| fail("fcntl", e))?
+        // Who only looks on keeps no name alive, and is not in the way of whoever takes one away.
+        if writable
+            && !presence
+                .try_lock(layout::PRESENCE, false)
+                .map_err(|e| fail("fcntl", e))?
         {
             // Only someone who is replacing the name holds it exclusively.
             let source = io::Error::from_raw_os_error(libc::EAGAIN);
@@ -414,7 +410,12 @@ fn make_file(
     }
 }
 
-fn open(name: &str, path: &Path, what: &'static str, writable: bool) -> Result<File, Error> {
+pub(crate) fn open(
+    name: &str,
+    path: &Path,
+    what: &'static str,
+    writable: bool,
+) -> Result<File, Error> {
     os::shm::open(path, writable).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => Error::NotFound {
             what,
@@ -504,31 +505,67 @@ fn header_total(header: &Header) -> String {
     }
 }
 
-/// Takes away the name at `path` if all who were attached are dead or gone.
-fn remove_abandoned(name: &str, path: &Path, kind: u32) -> Result<(), Error> {
-    let what = Kind::from_code(kind).map_or("ring", Kind::name);
-    let exists = || Error::AlreadyExists {
-        what,
-        name: name.into(),
-    };
-    let file = match open(name, path, what, true) {
+/// What [`remove_if_abandoned`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// The name is gone, or was already.
+    Removed,
+    /// Somebody is attached: nothing was done.
+    InUse,
+    /// Nobody is attached, and it is kept as the caller wants it.
+    Kept,
+}
+
+/// Takes away the name at `path` if all who were attached are dead or gone, unless `keep`, which is
+/// asked while nobody can attach, says otherwise. Who attaches meanwhile finds either the ring or no
+/// name.
+pub(crate) fn remove_if_abandoned(
+    name: &str,
+    path: &Path,
+    keep: impl FnOnce() -> bool,
+) -> Result<Removal, Error> {
+    let file = match open(name, path, "ring", true) {
         Ok(file) => file,
-        // Somebody else removed it just now: the caller tries again.
-        Err(Error::NotFound { .. }) => return Ok(()),
+        // Somebody else removed it just now.
+        Err(Error::NotFound { .. }) => return Ok(Removal::Removed),
         Err(error) => return Err(error),
     };
-    read_any_header(name, &file)?;
+    match read_any_header(name, &file) {
+        // Whatever its version: that of the lock on presence has never changed.
+        Ok(_) | Err(Error::Version { .. }) => {}
+        Err(error) => return Err(error),
+    }
     let lock = LockFile::reopen(file.as_fd(), true).map_err(|e| Error::os("open", name, e))?;
     let alone = lock
         .try_lock(layout::PRESENCE, true)
         .map_err(|e| Error::os("fcntl", name, e))?;
     if !alone {
-        return Err(exists());
+        return Ok(Removal::InUse);
     }
-    if os::shm::is_named(&file, path) {
-        std::fs::remove_file(path).map_err(|error| Error::os("unlink", name, error))?;
+    if !os::shm::is_named(&file, path) {
+        return Ok(Removal::Removed);
     }
-    Ok(())
+    if keep() {
+        return Ok(Removal::Kept);
+    }
+    std::fs::remove_file(path).map_err(|error| Error::os("unlink", name, error))?;
+    Ok(Removal::Removed)
+}
+
+/// As [`remove_if_abandoned`], for somebody who wants the name: one in use is in the way, and so is one
+/// of another version.
+fn remove_abandoned(name: &str, path: &Path, kind: u32) -> Result<(), Error> {
+    let what = Kind::from_code(kind).map_or("ring", Kind::name);
+    if let Ok(file) = open(name, path, what, true) {
+        read_any_header(name, &file)?;
+    }
+    match remove_if_abandoned(name, path, || false)? {
+        Removal::Removed => Ok(()),
+        Removal::InUse | Removal::Kept => Err(Error::AlreadyExists {
+            what,
+            name: name.into(),
+        }),
+    }
 }
 
 /// Whether there is something under that name, whoever may use it.

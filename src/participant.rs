@@ -7,6 +7,7 @@
 //! copied the descriptor; a process descriptor that says dead overrules it then.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::Error;
@@ -377,6 +378,40 @@ impl Watch {
         } else {
             Life::Alive
         }
+    }
+}
+
+/// Whether nobody ever had the record of which this is a copy.
+pub(crate) fn was_never_used(copy: &Record) -> bool {
+    copy.state.load(Ordering::Relaxed) & PHASE == FREE
+}
+
+/// Whether two copies of a record are of the same participant in the same phase.
+pub(crate) fn is_same_state(one: &Record, other: &Record) -> bool {
+    one.state.load(Ordering::Relaxed) == other.state.load(Ordering::Relaxed)
+}
+
+/// What has become of the participant of whose record this is a copy, for one who only looks on, at
+/// the ring's `file`. If it is said to be dead, whoever asks compares the record again: it may have
+/// left meanwhile.
+pub(crate) fn life_seen(copy: &Record, index: u32, file: BorrowedFd<'_>) -> Life {
+    let state = copy.state.load(Ordering::Relaxed);
+    let alive = match state & PHASE {
+        FREE => return Life::Never,
+        LEFT => return Life::Left,
+        JOINING => Life::Joining,
+        _ => Life::Alive,
+    };
+    match os::inode::is_locked(file, token(index, state), 1) {
+        Ok(false) => return Life::Dead,
+        Ok(true) => {}
+        Err(_) => return alive,
+    }
+    // The lock is held, but a raw `fork` may have copied it.
+    match find_process(copy) {
+        Process::Gone => Life::Dead,
+        Process::Found(pidfd) if pidfd.is_dead() => Life::Dead,
+        _ => alive,
     }
 }
 

@@ -167,6 +167,32 @@ pub(crate) fn leave_and_remove(
     }
 }
 
+/// Runs `remove`, which removes the name and says whether it did, if nobody sits on either side and
+/// `empty` says so: for one who never sat there. Whether the name is gone. Whoever comes meanwhile sees
+/// that it is going, and makes it anew.
+#[cfg(feature = "cli")]
+pub(crate) fn remove_if_unattended(
+    fd: BorrowedFd<'_>,
+    empty: impl FnOnce() -> bool,
+    remove: impl FnOnce() -> bool,
+) -> bool {
+    let Some(_guard) = inode::guard(fd) else {
+        return false;
+    };
+    let Ok(mode) = inode::mode(fd) else {
+        return false;
+    };
+    if anybody(fd) || !empty() || inode::set_mode(fd, mode | GOING).is_err() {
+        return false;
+    }
+    // Looked at again: whoever sat down before the mark was there waits for this guard, and then sees it.
+    let removed = !anybody(fd) && remove();
+    if !removed {
+        let _ = inode::set_mode(fd, mode & !GOING);
+    }
+    removed
+}
+
 /// What is known of `side` once nobody is there any more.
 pub(crate) fn gone(fd: BorrowedFd<'_>, side: Side) -> Peer {
     match inode::mode(fd) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::os::clock::Deadline;
 use crate::{RecvError, SendError};
 
-mod attendance;
+pub(crate) mod attendance;
 pub mod fifo;
 mod frame;
 pub mod mqueue;

@@ -185,7 +185,7 @@ impl Sender {
 }
 
 /// Removes what a dead receiver left at `path`, unless it has a successor.
-fn bury(path: &Path) {
+pub(crate) fn bury(path: &Path) {
     let Ok(directory) = std::fs::File::open(directory_of(path)) else {
         return;
     };

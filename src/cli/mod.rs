@@ -6,15 +6,22 @@ use clap::Parser;
 
 mod adapter;
 mod bench;
+mod clean;
 mod ctl;
 mod failure;
 mod generate;
+mod inspect;
+mod inventory;
+mod list;
 mod map;
 mod probe;
 mod progress;
+mod records;
 mod recv;
+mod rm;
 mod run;
 mod send;
+mod show;
 mod sink;
 mod size;
 
@@ -36,11 +43,15 @@ enum Command {
     Bench(Box<bench::Args>),
     #[command(name = bench::worker::SUBCOMMAND, hide = true)]
     BenchWorker(bench::worker::Args),
+    Clean(clean::Args),
     Ctl(ctl::Args),
     #[command(name = "gen")]
     Generate(generate::Args),
+    Inspect(inspect::Args),
+    List(list::Args),
     Map(map::Args),
     Recv(recv::Args),
+    Rm(rm::Args),
     Run(run::Args),
     Send(send::Args),
     Sink(sink::Args),
@@ -56,10 +67,14 @@ pub fn main() -> ExitCode {
         Command::Adapter(args) => adapter::main(&args),
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Clean(args) => clean::main(args),
         Command::Ctl(args) => ctl::main(args),
         Command::Generate(args) => generate::main(args),
+        Command::Inspect(args) => inspect::main(args),
+        Command::List(args) => list::main(args),
         Command::Map(args) => map::main(args),
         Command::Recv(args) => recv::main(args),
+        Command::Rm(args) => rm::main(args),
         Command::Run(args) => run::main(args),
         Command::Send(args) => send::main(args),
         Command::Sink(args) => sink::main(args),

@@ -229,6 +229,11 @@ impl Config {
     }
 }
 
+/// Refuses a header that [`Config::header`] could not have made.
+pub(crate) fn check_header(name: &str, header: &Header) -> Result<(), Error> {
+    Geometry::of(name, header).map(drop)
+}
+
 fn stride(slot_size: u64, flags: u32) -> u64 {
     if flags & PAIRED != 0 {
         return PAIR;

@@ -39,8 +39,10 @@ mod producer;
 mod ring;
 pub mod typed;
 
+pub(crate) use config::check_header;
 pub use config::{Config, OnDeath};
 pub use consumer::{Consumer, Drain, Message};
+pub(crate) use participant::Control;
 pub use producer::{Producer, Reservation};
 pub use ring::{Ring, attach, create, create_or_attach};
 pub use typed::typed;

@@ -43,7 +43,7 @@ const DIED: u32 = 2;
 /// The words of a ring that all participants share.
 #[repr(C)]
 pub(crate) struct Control {
-    pub(super) cursors: Cursors,
+    pub(crate) cursors: Cursors,
     /// Where consumers wait for messages.
     messages: CachePadded<Bell>,
     /// Where producers wait for room.

@@ -6,6 +6,8 @@
 pub(crate) mod bare;
 pub(crate) mod clock;
 pub(crate) mod eventfd;
+#[cfg(feature = "cli")]
+pub(crate) mod facts;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod guard;

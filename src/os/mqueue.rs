@@ -17,6 +17,9 @@ pub(crate) struct Geometry {
     pub(crate) message: usize,
     /// How many it holds now.
     pub(crate) waiting: usize,
+    /// How many it can hold.
+    #[cfg(feature = "cli")]
+    pub(crate) depth: usize,
 }
 
 fn c_name(name: &str) -> io::Result<CString> {
@@ -66,6 +69,8 @@ pub(crate) fn geometry(queue: BorrowedFd<'_>) -> io::Result<Geometry> {
     Ok(Geometry {
         message: attr.mq_msgsize as usize,
         waiting: attr.mq_curmsgs as usize,
+        #[cfg(feature = "cli")]
+        depth: attr.mq_maxmsg as usize,
     })
 }
 

@@ -50,9 +50,9 @@ const TICKET: u64 = LIMIT;
 /// closing, and is delivered, or fails.
 const CLOSED: u64 = 1 << 63;
 /// In a slot: the ticket was claimed, and given up or its claimant died; consumers step over it.
-const POISON: u64 = 1 << 63;
+pub(crate) const POISON: u64 = 1 << 63;
 /// In a slot: the message's reader died, and it is another's now.
-const ADOPTED: u64 = 1 << 62;
+pub(crate) const ADOPTED: u64 = 1 << 62;
 const OWNER_SHIFT: u32 = 54;
 const ROUND_SHIFT: u32 = 40;
 const ROUND_MASK: u64 = (1 << (OWNER_SHIFT - ROUND_SHIFT)) - 1;
@@ -127,7 +127,28 @@ pub(crate) struct Cursors {
     used: CachePadded<AtomicU64>,
 }
 
+/// The cursors as an onlooker sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Tickets claimed by producers.
+    pub(crate) tail: u64,
+    /// Tickets taken by consumers.
+    pub(crate) head: u64,
+    /// Whether no claim for writing succeeds any more.
+    pub(crate) closed: bool,
+}
+
 impl Cursors {
+    /// How far both sides are. For people: the two are not read at one instant.
+    pub(crate) fn seen(&self) -> Seen {
+        let tail = self.tail.load(Ordering::Relaxed);
+        Seen {
+            tail: tail & TICKET,
+            head: self.head.load(Ordering::Relaxed) & TICKET,
+            closed: tail & CLOSED != 0,
+        }
+    }
+
     /// Tail and head, for the ring of items, to which they are hints.
     #[inline(always)]
     pub(crate) fn as_hints(&self) -> (&AtomicU64, &AtomicU64) {

@@ -175,6 +175,11 @@ impl Geometry {
     }
 }
 
+/// Refuses a header that [`Config::header`] could not have made.
+pub(crate) fn check_header(name: &str, header: &Header) -> Result<(), Error> {
+    Geometry::of(name, header).map(drop)
+}
+
 fn check_capacity(capacity: u64) -> Result<(), Error> {
     let (why, remedy) = if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
         (

@@ -50,6 +50,7 @@ mod stream;
 pub mod typed;
 
 pub use config::Config;
+pub(crate) use config::check_header;
 pub use consumer::{Consumer, Drain, Iter, Message};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, Stats, attach, create, create_or_attach};

@@ -25,6 +25,11 @@ use crate::primitive::Ordering;
 use crate::{Error, RecvError, SendError};
 
 mod memory;
+#[cfg(feature = "cli")]
+mod outside;
+
+#[cfg(feature = "cli")]
+pub(crate) use outside::{Abandoned, look, remove_if_abandoned};
 
 use memory::{GOING, HEADER, LEAST, Memory, SEATS};
 

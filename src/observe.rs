@@ -1,0 +1,445 @@
+//! Looking at a ring from outside: how full it is, who takes part and lives, what has passed.
+//!
+//! An [`Observer`] takes no role, holds no lock and keeps no name alive. It does not even map the
+//! memory: it reads the ring's file, so that neither a peer that writes nonsense nor one that cuts the
+//! file short can harm it. Those who take part are not slowed down, but for the cache lines that a
+//! look borrows. Figures are for people: they are not read at one instant.
+//!
+//! ```
+//! # let name = format!("doc-observer-{}", std::process::id());
+//! let ring = ringway::spsc::create(&name, Default::default())?;
+//! let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+//! tx.send(b"one")?;
+//! tx.send(b"two")?;
+//! rx.recv()?;
+//!
+//! let observer = ringway::observe::Observer::open(&name)?;
+//! let seen = observer.snapshot()?;
+//! assert_eq!((seen.sent, seen.received, seen.waiting), (2, 1, 1));
+//! assert!(seen.participants.iter().all(|participant| participant.is_alive()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::Error;
+use crate::layout::{self, Header, Kind};
+use crate::mapping::{self, Place};
+use crate::participant::{self, Life, Record};
+use crate::primitive::Ordering;
+use crate::ring::spsc::Control;
+use crate::wait::WaitStrategy;
+use crate::{mpmc, os, spsc};
+
+/// How often a participant that changes under our eyes is looked at again.
+const TRIES: u32 = 16;
+
+/// Looks at one ring.
+#[derive(Debug)]
+pub struct Observer {
+    name: String,
+    file: File,
+    header: Header,
+    kind: Kind,
+    wait: WaitStrategy,
+}
+
+/// What one look at a ring has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Messages sent since its creation.
+    pub sent: u64,
+    /// Messages taken since its creation, redelivered ones again.
+    pub received: u64,
+    /// Messages sent and not taken yet.
+    pub waiting: u64,
+    /// What of its capacity is in use: bytes (spsc, broadcast) or slots (mpmc).
+    pub used: u64,
+    /// Its capacity, in the same unit.
+    pub capacity: u64,
+    /// Bytes that were sent since its creation: of payload (mpmc), or with the headers of messages and
+    /// what is lost at the end of the area (spsc, broadcast).
+    pub sent_bytes: u64,
+    /// The same of what was taken.
+    pub received_bytes: u64,
+    /// Whether no more will be sent unless somebody attaches anew.
+    pub closed: bool,
+    /// Whether anybody is attached, in whatever role.
+    pub attached: bool,
+    /// Everybody who has a record: those who live, those who died, and those who left last.
+    pub participants: Vec<Participant>,
+}
+
+/// One who takes part in a ring, or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Participant {
+    /// The number of its record.
+    pub index: u32,
+    /// What it does: "producer", "consumer" or "subscriber".
+    pub role: &'static str,
+    /// Whether it lives.
+    pub presence: Presence,
+    /// Its process id, as it sees it itself.
+    pub pid: u32,
+    /// Whether that id means this process's processes: it is in the same pid namespace.
+    pub same_namespace: bool,
+    /// When its process started, in clock ticks since boot.
+    pub start_time: u64,
+    /// The counters of its record, which go on with its successors.
+    pub counters: Counters,
+}
+
+impl Participant {
+    /// Whether it lives.
+    pub fn is_alive(&self) -> bool {
+        self.presence == Presence::Alive
+    }
+}
+
+/// What has become of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Presence {
+    /// It is attached and lives.
+    Alive,
+    /// It is just attaching, and settles the affairs of a dead one first.
+    Joining,
+    /// It left.
+    Left,
+    /// It died without leaving, and nobody has taken its place.
+    Died,
+}
+
+/// What a participant counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Messages that it sent or took.
+    pub messages: u64,
+    /// Bytes of them, as in [`Snapshot::sent_bytes`].
+    pub bytes: u64,
+    /// Times it found the ring full, or empty, and had to wait.
+    pub stalls: u64,
+    /// Times it slept.
+    pub parks: u64,
+    /// Times it woke a peer.
+    pub wakes: u64,
+    /// Claims of dead participants that it undid.
+    pub repairs: u64,
+    /// Messages that it got and that a consumer which died may have seen.
+    pub redelivered: u64,
+    /// Participants in this place that died and were succeeded.
+    pub deaths: u64,
+}
+
+/// A type that any bytes are valid for, and whose copy is useful.
+///
+/// # Safety
+/// Every field is an integer, an atomic integer, or an array or a padded one of them.
+unsafe trait Plain {}
+
+// SAFETY: atomic integers only.
+unsafe impl Plain for Record {}
+// SAFETY: atomic integers, padded.
+unsafe impl Plain for Control {}
+// SAFETY: atomic integers and bells, which are one each, padded.
+unsafe impl Plain for mpmc::Control {}
+
+impl Observer {
+    /// Looks at the ring `name`: one of those in `/dev/shm`, the path of a plain file, or
+    /// `/proc/PID/fd/NUMBER` for a ring without a name that a process has open.
+    ///
+    /// # Errors
+    /// As [`spsc::attach`].
+    pub fn open(name: &str) -> Result<Observer, Error> {
+        match Place::of(name)? {
+            Place::Path(path) => Observer::open_path(name, &path),
+            Place::Anonymous => unreachable!("names stand for paths"),
+        }
+    }
+
+    /// As [`Observer::open`], for the file at `path`, which is called `name` in messages.
+    pub(crate) fn open_path(name: &str, path: &Path) -> Result<Observer, Error> {
+        let file = if path.starts_with("/proc") {
+            // What is there looks like a symbolic link and is the file itself.
+            File::open(path).map_err(|error| Error::os("open", name, error))?
+        } else {
+            mapping::open(name, path, "ring", false)?
+        };
+        let header = mapping::read_any_header(name, &file)?;
+        let corrupt = |what| Error::Corrupt {
+            name: name.into(),
+            what,
+            offset: 16,
+        };
+        let kind = Kind::from_code(header.kind).ok_or(corrupt("kind of ring"))?;
+        let wait = WaitStrategy::from_code(header.strategy).ok_or(corrupt("wait strategy"))?;
+        match kind {
+            Kind::Spsc => spsc::check_header(name, &header)?,
+            Kind::Mpmc => mpmc::check_header(name, &header)?,
+            Kind::Broadcast => {}
+        }
+        Ok(Observer {
+            name: name.into(),
+            file,
+            header,
+            kind,
+            wait,
+        })
+    }
+
+    /// The name it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What kind of ring it is: "spsc ring", "mpmc ring" or "broadcast ring".
+    pub fn kind(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// Its capacity: bytes (spsc, broadcast) or slots (mpmc).
+    pub fn capacity(&self) -> u64 {
+        self.header.capacity
+    }
+
+    /// Bytes of memory that it takes, all told.
+    pub fn memory(&self) -> u64 {
+        self.header.total()
+    }
+
+    /// How its participants wait.
+    pub fn wait_strategy(&self) -> WaitStrategy {
+        self.wait
+    }
+
+    /// When it was created, by its creator's clock.
+    pub fn created(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.header.created)
+    }
+
+    /// Looks.
+    ///
+    /// # Errors
+    /// [`Error::Os`] when the file was cut short.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        let records = self.records()?;
+        let mut snapshot = Snapshot {
+            sent: 0,
+            received: 0,
+            waiting: 0,
+            used: 0,
+            capacity: self.header.capacity,
+            sent_bytes: 0,
+            received_bytes: 0,
+            closed: false,
+            attached: self.is_attached(),
+            participants: Vec::new(),
+        };
+        for (index, record) in records.iter().enumerate() {
+            let index = index as u32;
+            // Most records of a large table were never used: no look at the file again.
+            if participant::was_never_used(record) {
+                continue;
+            }
+            snapshot.participants.extend(self.participant(index)?);
+        }
+        match self.kind {
+            Kind::Spsc => self.look_at_spsc(&mut snapshot)?,
+            Kind::Mpmc => self.look_at_mpmc(&mut snapshot)?,
+            Kind::Broadcast => {}
+        }
+        Ok(snapshot)
+    }
+
+    fn look_at_spsc(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
+        let control: Box<Control> = self.copy(self.header.control())?;
+        let received = control.consumer.position.load(Ordering::Relaxed) & !7;
+        let sent = control.producer.position.load(Ordering::Relaxed);
+        snapshot.sent_bytes = sent;
+        snapshot.received_bytes = received;
+        snapshot.sent = control.producer.messages.load(Ordering::Relaxed);
+        snapshot.received = control.consumer.messages.load(Ordering::Relaxed);
+        snapshot.used = sent.saturating_sub(received).min(self.header.capacity);
+        // Of redelivered messages the consumer counts some twice; an empty ring holds none.
+        snapshot.waiting = if snapshot.used == 0 {
+            0
+        } else {
+            let count = snapshot.sent.saturating_sub(snapshot.received);
+            count.clamp(1, snapshot.used / 8)
+        };
+        snapshot.closed = self.word(sent)? & crate::ring::spsc::CLOSED != 0;
+        for participant in &mut snapshot.participants {
+            let (messages, bytes) = match participant.index {
+                0 => (snapshot.sent, sent),
+                _ => (snapshot.received, received),
+            };
+            participant.counters.messages = messages;
+            participant.counters.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    fn look_at_mpmc(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
+        let control: Box<mpmc::Control> = self.copy(self.header.control())?;
+        let seen = control.cursors.seen();
+        snapshot.sent = seen.tail;
+        snapshot.received = seen.head;
+        snapshot.closed = seen.closed;
+        snapshot.waiting = seen
+            .tail
+            .saturating_sub(seen.head)
+            .min(self.header.capacity);
+        snapshot.used = snapshot.waiting;
+        for participant in &snapshot.participants {
+            let total = match participant.role {
+                "producer" => &mut snapshot.sent_bytes,
+                _ => &mut snapshot.received_bytes,
+            };
+            *total = total.wrapping_add(participant.counters.bytes);
+        }
+        Ok(())
+    }
+
+    /// The word of the data area at `position`.
+    fn word(&self, position: u64) -> Result<u64, Error> {
+        let mut word = [0; 8];
+        let offset = position % self.header.capacity & !7;
+        self.read(self.header.data() + offset, &mut word)?;
+        Ok(u64::from_ne_bytes(word))
+    }
+
+    /// Whether anybody is attached.
+    pub(crate) fn is_attached(&self) -> bool {
+        os::inode::is_locked(self.file.as_fd(), layout::PRESENCE, 1).unwrap_or(true)
+    }
+
+    /// How far both sides are, in positions (spsc) or tickets (mpmc), and the messages sent so far.
+    #[cfg(feature = "cli")]
+    pub(crate) fn cursors(&self) -> Result<(u64, u64, u64), Error> {
+        match self.kind {
+            Kind::Spsc => {
+                let control: Box<Control> = self.copy(self.header.control())?;
+                let taken = control.consumer.position.load(Ordering::Relaxed) & !7;
+                let sent = control.producer.position.load(Ordering::Relaxed) & !7;
+                let messages = control.producer.messages.load(Ordering::Relaxed);
+                // The producer's position is written after its header: the consumer may be ahead of it.
+                // No honest position is near the end of the numbers.
+                let (sent, taken) = (sent.min(1 << 62), taken.min(1 << 62));
+                Ok((sent.max(taken), taken, messages))
+            }
+            Kind::Mpmc => {
+                let control: Box<mpmc::Control> = self.copy(self.header.control())?;
+                let seen = control.cursors.seen();
+                Ok((seen.tail.max(seen.head), seen.head, seen.tail))
+            }
+            Kind::Broadcast => Ok((0, 0, 0)),
+        }
+    }
+
+    /// The header, checked.
+    #[cfg(feature = "cli")]
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Which kind it is.
+    #[cfg(feature = "cli")]
+    pub(crate) fn ring_kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Reads bytes of the file.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+        self.file
+            .read_exact_at(into, offset)
+            .map_err(|error| Error::os("read", &self.name, error))
+    }
+
+    /// Reads as much as is there.
+    fn copy<T: Plain>(&self, offset: u64) -> Result<Box<T>, Error> {
+        let mut room = Box::<T>::new_zeroed();
+        // SAFETY: `size_of::<T>()` bytes, all initialised (zero, padding too), of which nobody else
+        // knows.
+        let bytes = unsafe {
+            core::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<u8>(), size_of::<T>())
+        };
+        self.read(offset, bytes)?;
+        // SAFETY: any bytes are a valid `T`, as `Plain` says.
+        Ok(unsafe { Box::<MaybeUninit<T>>::assume_init(room) })
+    }
+
+    fn records(&self) -> Result<Vec<Record>, Error> {
+        // 32 KiB at most: both kinds bound their participants.
+        let count = self.header.participants.min(1024);
+        (0..count).map(|index| self.record(index)).collect()
+    }
+
+    fn record(&self, index: u32) -> Result<Record, Error> {
+        let at = layout::PARTICIPANTS + u64::from(index) * layout::PARTICIPANT;
+        Ok(*self.copy::<Record>(at)?)
+    }
+
+    /// What is known of the participant in record `index`.
+    fn participant(&self, index: u32) -> Result<Option<Participant>, Error> {
+        let mut tries = 0;
+        let (record, life) = loop {
+            let record = self.record(index)?;
+            let life = participant::life_seen(&record, index, self.file.as_fd());
+            tries += 1;
+            // It may have left, or been followed by another, between the two looks.
+            let same = participant::is_same_state(&record, &self.record(index)?);
+            if same || tries == TRIES {
+                break (record, life);
+            }
+        };
+        let presence = match life {
+            Life::Never => return Ok(None),
+            Life::Alive => Presence::Alive,
+            Life::Joining => Presence::Joining,
+            Life::Left => Presence::Left,
+            Life::Dead => Presence::Died,
+        };
+        let get = |word: &crate::primitive::AtomicU64| word.load(Ordering::Relaxed);
+        let role = record.role.load(Ordering::Relaxed);
+        Ok(Some(Participant {
+            index,
+            role: match (self.kind, role) {
+                (Kind::Spsc, 0) | (Kind::Mpmc, 1) | (Kind::Broadcast, 0) => "producer",
+                (Kind::Spsc, 1) | (Kind::Mpmc, 2) => "consumer",
+                (Kind::Broadcast, _) => "subscriber",
+                _ => "unknown",
+            },
+            presence,
+            pid: record.pid.load(Ordering::Relaxed),
+            same_namespace: get(&record.namespace) == os::life::pid_namespace(),
+            start_time: get(&record.start_time),
+            counters: Counters {
+                messages: get(&record.messages),
+                bytes: get(&record.bytes),
+                stalls: get(&record.stalls),
+                parks: get(&record.parks),
+                wakes: get(&record.wakes),
+                repairs: get(&record.repairs),
+                redelivered: get(&record.redelivered),
+                deaths: get(&record.deaths),
+            },
+        }))
+    }
+}
+
+/// Where the ring `name` lies.
+#[cfg(feature = "cli")]
+pub(crate) fn path_of(name: &str) -> Result<PathBuf, Error> {
+    match Place::of(name)? {
+        Place::Path(path) => Ok(path),
+        Place::Anonymous => unreachable!("names stand for paths"),
+    }
+}
