@@ -311,7 +311,7 @@ impl Observer {
     /// The word of the data area at `position`.
     fn word(&self, position: u64) -> Result<u64, Error> {
         let mut word = [0; 8];
-        let offset = position % self.header.capacity & !7;
+        let offset = (position % self.header.capacity) & !7;
         self.read(self.header.data() + offset, &mut word)?;
         Ok(u64::from_ne_bytes(word))
     }
@@ -365,7 +365,7 @@ impl Observer {
 
     /// Reads as much as is there.
     fn copy<T: Plain>(&self, offset: u64) -> Result<Box<T>, Error> {
-        let mut room = Box::<T>::new_zeroed();
+        let mut room = Box::new(MaybeUninit::<T>::zeroed());
         // SAFETY: `size_of::<T>()` bytes, all initialised (zero, padding too), of which nobody else
         // knows.
         let bytes = unsafe {
