@@ -105,6 +105,7 @@ mod layout;
 mod mapping;
 pub(crate) mod os;
 mod participant;
+mod passing;
 pub(crate) mod ring;
 mod schema;
 mod sleeper;

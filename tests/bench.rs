@@ -32,9 +32,12 @@ fn in_time(mut child: Child) -> Output {
 }
 
 fn bench(args: &[&str]) -> Output {
-    let child = ringway()
-        .arg("bench")
-        .args(["--rounds", "1", "--duration", "2"])
+    let mut command = ringway();
+    command.args(["bench", "--rounds=1"]);
+    if !args.iter().any(|arg| arg.starts_with("--count")) {
+        command.arg("--duration=2");
+    }
+    let child = command
         .args(args)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -169,24 +172,112 @@ fn one_processor_is_enough() {
 
 #[test]
 fn the_paced_mode_measures_from_when_a_message_was_due() {
-    // Far more than a pipe can carry: the last messages are late by much of the run's length. (On a
-    // machine so busy that a run has only a few messages, another run shows it.)
-    let shown = (0..20).any(|_| {
-        let results = json(&[
-            "--mechanism",
-            "pipe",
-            "--size",
-            "64",
-            "--rate",
-            "1000000000",
-        ]);
-        let rows = results["rows"].as_array().unwrap();
-        let late = rows.iter().find(|row| row["rate"] == 1_000_000_000);
-        let late = late.expect("a row of the rate");
-        let one = 1e9 / late["msgs_per_s"].as_f64().unwrap(); // what a message really takes
-        late["rtt_ns"]["max"].as_f64().unwrap() > 10.0 * one
-    });
-    assert!(shown);
+    // 10,000 messages due within 10 µs: the last one is late by nearly all the time that they take,
+    // however long that is. (Measured from when it was sent, it would be late by one message's.)
+    let results = json(&[
+        "--mechanism=pipe",
+        "--bare",
+        "--size=64",
+        "--rate=1000000000",
+        "--count=10000",
+    ]);
+    let rows = results["rows"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["rate"] == 1_000_000_000)
+        .unwrap();
+    let one = 1e9 / row["msgs_per_s"].as_f64().unwrap(); // what a message really takes
+    let latest = row["rtt_ns"]["max"].as_f64().unwrap();
+    assert!(latest > 5_000.0 * one, "{latest} ns late, at {one} ns each");
+}
+
+#[test]
+fn a_rate_that_a_mechanism_cannot_keep_is_the_last_that_is_tried() {
+    let results = json(&[
+        "--mechanism=pipe",
+        "--bare",
+        "--mode=paced",
+        "--rate=2000000000,1000000000",
+        "--count=2000",
+    ]);
+    let rows = results["rows"].as_array().unwrap();
+    let rates: Vec<_> = rows.iter().filter_map(|row| row["rate"].as_u64()).collect();
+    assert_eq!(rates, [1_000_000_000]);
+}
+
+#[test]
+fn every_repetition_is_told_with_its_placement() {
+    let results = json(&[
+        "--mechanism=spsc",
+        "--wait=adaptive",
+        "--size=8",
+        "--mode=rtt",
+    ]);
+    let rows = results["rows"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["mechanism"] == "spsc").unwrap();
+    let repetitions = row["repetitions"].as_array().unwrap();
+    assert_eq!(
+        repetitions.len() as u64,
+        row["rounds_made"].as_u64().unwrap()
+    );
+    let at = |placement: &serde_json::Value| {
+        let those = repetitions
+            .iter()
+            .filter(|one| one["placement"] == *placement);
+        those.count() as u64
+    };
+    assert_eq!(at(&row["placement"]), row["rounds"].as_u64().unwrap());
+    for one in repetitions {
+        assert!(one["value"].as_f64().unwrap() > 0.0);
+        if row["placement"] != "same" {
+            assert_eq!(one["raw1_ns"].as_array().unwrap().len(), 2);
+        }
+    }
+}
+
+#[test]
+fn two_runs_are_compared_row_by_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let row = |p50: f64, size: u64| {
+        serde_json::json!({
+            "mechanism": "pipe", "mode": "rtt", "size": size, "wait": null, "placement": "near",
+            "msgs_per_s": 1e9 / p50, "rtt_ns": {"p50": p50}, "iqr": 0.05, "unsettled": false,
+        })
+    };
+    let write = |name: &str, rows: &[serde_json::Value]| {
+        std::fs::write(path(name), serde_json::json!({ "rows": rows }).to_string()).unwrap();
+    };
+    write("a", &[row(100.0, 8), row(100.0, 64)]);
+    write("b", &[row(110.0, 8)]);
+    write("c", &[row(110.0, 8), row(120.0, 64)]);
+    write("d", &[row(100.0, 1024)]);
+    let compare = |before: &str, after: &str| {
+        let (before, after) = (path(before), path(after));
+        let args = ["bench", "--compare", before.as_str(), after.as_str()];
+        let output = ringway().args(args).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text, output.stderr)
+    };
+    let (code, text, _) = compare("a", "b");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("+10.0 %") && text.contains("1 agree"),
+        "{text}"
+    );
+    let (code, text, _) = compare("a", "c");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("differs") && text.contains("1 differ"),
+        "{text}"
+    );
+    let (code, _, trouble) = compare("a", "d");
+    assert_eq!(code, Some(1));
+    assert!(
+        String::from_utf8(trouble)
+            .unwrap()
+            .contains("no row in common")
+    );
 }
 
 #[test]
@@ -231,42 +322,56 @@ fn csv_and_html_stand_on_their_own() {
 
 #[test]
 fn an_interrupted_run_leaves_nothing_behind() {
-    for signal in ["-INT", "-TERM"] {
-        let mut child = ringway()
-            .args(["bench", "--mechanism", "sysv,spsc", "--duration", "5000"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = child.id();
-        let workers = || -> Vec<String> {
-            let path = format!("/proc/{pid}/task/{pid}/children");
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            text.split_ascii_whitespace().map(str::to_owned).collect()
-        };
-        let until = Instant::now() + Duration::from_secs(60);
-        while workers().len() < 2 {
-            assert!(Instant::now() < until, "the workers never came");
+    // Those that have a name for a moment, or that the kernel would keep.
+    let cases = ["sysv", "fifo", "mqueue", "spsc", "mpmc", "semaphore"];
+    let signals = ["-INT", "-TERM", "-HUP"];
+    for (mechanism, signal) in cases.into_iter().zip(signals.into_iter().cycle()) {
+        interrupted(mechanism, signal);
+    }
+}
+
+/// Runs a benchmark of `mechanism`, ends it by `signal`, and waits until nothing of it is left.
+fn interrupted(mechanism: &str, signal: &str) {
+    let mut child = ringway()
+        .args([
+            "bench",
+            "--bare",
+            "--duration=5000",
+            "--mechanism",
+            mechanism,
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let workers = || -> Vec<String> {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_ascii_whitespace().map(str::to_owned).collect()
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    while workers().len() < 2 {
+        assert!(Instant::now() < until, "the workers never came");
+        std::thread::yield_now();
+    }
+    let workers = workers();
+    let kill = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let status = child.wait().unwrap();
+    assert!(status.code().is_some_and(|code| code > 128), "{status}");
+    for worker in workers {
+        while running(&worker) {
+            assert!(Instant::now() < until, "worker {worker} is still there");
             std::thread::yield_now();
         }
-        let workers = workers();
-        let kill = Command::new("kill")
-            .args([signal, &pid.to_string()])
-            .status();
-        assert!(kill.unwrap().success());
-        let status = child.wait().unwrap();
-        assert!(status.code().is_some_and(|code| code >= 128), "{status}");
-        for worker in workers {
-            while running(&worker) {
-                assert!(Instant::now() < until, "worker {worker} is still there");
-                std::thread::yield_now();
-            }
-        }
-        // Other tests' queues show for a moment between the end of their workers and their own.
-        while !remains(pid).is_empty() {
-            assert!(Instant::now() < until, "left behind: {:?}", remains(pid));
-            std::thread::yield_now();
-        }
+    }
+    // Other tests' queues show for a moment between the end of their workers and their own.
+    while !remains(pid).is_empty() {
+        assert!(Instant::now() < until, "left behind: {:?}", remains(pid));
+        std::thread::yield_now();
     }
 }
 
@@ -286,7 +391,11 @@ fn bad_arguments_are_named_with_their_remedy() {
     for (args, word) in [
         (&["--cpus", "4095"][..], "--cpus 4095"),
         (&["--size", "3 furlongs"], "KiB"),
-        (&["--mode", "paced"], "--rate"),
+        (&["--count", "0"], "--count"),
+        (
+            &["--compare", "/no/such/file", "/nor/this"],
+            "/no/such/file",
+        ),
         (&["--rate", "0"], "--rate"),
         (&["--json", "/no/such/directory/x"], "/no/such/directory/x"),
     ] {

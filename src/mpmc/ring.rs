@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::layout::{Header, Kind};
 use crate::mapping::{Making, Mapping, Place};
 use crate::os::eventfd::EventFd;
+use crate::passing;
 use crate::ring::mpmc::{Intents, Queue};
 use crate::sleeper::{self, Events};
 use crate::wait::WaitStrategy;
@@ -141,6 +143,40 @@ impl Ring {
     /// As [`attach`].
     pub fn from_fd(fd: OwnedFd) -> Result<Ring, Error> {
         let ring = Ring::from_fd_any(fd)?;
+        ring.must_hold_items(false)?;
+        Ok(ring)
+    }
+
+    /// Passes the ring, with its event descriptors if it has any, to the process at the other end of
+    /// a Unix socket, which takes it with [`Ring::receive_over`]. Blocks while the socket is full.
+    ///
+    /// # Errors
+    /// [`Error::Os`] when the socket fails.
+    ///
+    /// ```
+    /// use ringway::mpmc::{Config, Ring};
+    /// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// let ring = Ring::anonymous(Config::default().wait("eventfd".parse()?))?;
+    /// ring.send_over(&ours)?;
+    /// let mut tx = ring.producer()?;
+    /// let mut rx = Ring::receive_over(&theirs)?.consumer()?;
+    /// tx.send(b"passed")?;
+    /// assert_eq!(&*rx.recv()?, b"passed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_over(&self, socket: &UnixStream) -> Result<(), Error> {
+        passing::send(socket, &self.0.mapping, self.0.events.as_ref())
+    }
+
+    /// Takes a ring that the process at the other end passes with [`Ring::send_over`]. Blocks until it
+    /// does.
+    ///
+    /// # Errors
+    /// As [`attach`]; [`Error::Os`] when the socket fails or is closed; [`Error::NoRoom`] when this
+    /// process has no descriptors left for it: what was sent is then lost, and nothing stays open.
+    pub fn receive_over(socket: &UnixStream) -> Result<Ring, Error> {
+        let (mapping, events) = passing::receive(socket, Kind::Mpmc)?;
+        let ring = Ring::open(mapping, events)?;
         ring.must_hold_items(false)?;
         Ok(ring)
     }

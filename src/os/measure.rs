@@ -80,6 +80,30 @@ pub(crate) fn usage() -> Usage {
     }
 }
 
+/// Processor time of this process and its children that have ended, in seconds.
+pub(crate) fn seconds_with_children() -> f64 {
+    [libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN]
+        .into_iter()
+        .map(|who| {
+            // SAFETY: an all-zero rusage is valid.
+            let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+            // SAFETY: `usage` is writable.
+            unsafe { libc::getrusage(who, &mut usage) };
+            [usage.ru_utime, usage.ru_stime]
+                .iter()
+                .map(|time| time.tv_sec as f64 + time.tv_usec as f64 / 1e6)
+                .sum::<f64>()
+        })
+        .sum()
+}
+
+/// How many ticks of the clock the kernel counts in a second.
+pub(crate) fn ticks_a_second() -> f64 {
+    // SAFETY: sysconf takes an integer.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    if ticks > 0 { ticks as f64 } else { 100.0 }
+}
+
 /// The signals by which a user ends a program.
 fn ending_signals() -> libc::sigset_t {
     // SAFETY: an all-zero sigset_t is writable memory of the right size; the signals are valid.

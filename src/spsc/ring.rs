@@ -12,6 +12,7 @@ use crate::mapping::{self, Making, Mapping, Place};
 use crate::os;
 use crate::os::eventfd::EventFd;
 use crate::participant::{self, Life, Membership, Watch};
+use crate::passing;
 use crate::primitive::{AtomicU64, Data, Ordering};
 use crate::ring::spsc::{AGAIN, CLOSED, COMMITTED, Control, Corrupt, Manner, Record};
 use crate::sleeper::{self, Door, Events, Sleeper};
@@ -286,12 +287,7 @@ impl Ring {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn send_over(&self, socket: &UnixStream) -> Result<(), Error> {
-        let mut fds = vec![self.0.mapping.as_fd()];
-        if let Some(events) = &self.0.events {
-            fds.extend(events.iter().map(|event| event.as_fd()));
-        }
-        os::pass::send(socket.as_fd(), &fds)
-            .map_err(|error| Error::os("sendmsg", self.0.mapping.name(), error))
+        passing::send(socket, &self.0.mapping, self.0.events.as_ref())
     }
 
     /// Takes a ring that the process at the other end passes with [`Ring::send_over`]. Blocks until it
@@ -301,22 +297,8 @@ impl Ring {
     /// As [`attach`]; [`Error::Os`] when the socket fails or is closed; [`Error::NoRoom`] when this
     /// process has no descriptors left for it: what was sent is then lost, and nothing stays open.
     pub fn receive_over(socket: &UnixStream) -> Result<Ring, Error> {
-        let fail = |error| Error::os("recvmsg", "(socket)", error);
-        let mut fds = os::pass::receive(socket.as_fd()).map_err(fail)?.into_iter();
-        let memory = fds.next().ok_or_else(|| {
-            fail(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "no ring came with the message",
-            ))
-        })?;
-        let events = match (fds.next(), fds.next()) {
-            (Some(messages), Some(room)) => {
-                let event = |fd| EventFd::try_from(fd).map_err(fail);
-                Some(Events::from([event(messages)?, event(room)?]))
-            }
-            _ => None,
-        };
-        Ring::open(Mapping::from_fd(memory, Kind::Spsc)?, events)
+        let (mapping, events) = passing::receive(socket, Kind::Spsc)?;
+        Ring::open(mapping, events)
     }
 
     fn make(name: &str, place: Place, config: &Config) -> Result<Ring, Error> {

@@ -112,7 +112,7 @@ impl<L: Link> Side<L> {
         if let Some(count) = job.census {
             return self.census(count, control);
         }
-        let wanted = job.duration_ms as f64 * 1e6;
+        let wanted = job.effort.duration_ms as f64 * 1e6;
         // Warm up with more and more messages, until their number says how fast it goes.
         let mut count = 1u64;
         let mut per_message;
@@ -127,7 +127,11 @@ impl<L: Link> Side<L> {
             let more = (wanted / 3.0 / per_message) as u64;
             count = more.clamp(count + 1, count * 8);
         }
-        let full = ((wanted / per_message) as u64).max(1);
+        let full = job
+            .effort
+            .count
+            .unwrap_or((wanted / per_message) as u64)
+            .max(1);
         let used = measure::usage();
         match self.mode {
             Mode::Rtt => {
@@ -158,7 +162,10 @@ impl<L: Link> Side<L> {
             Mode::Paced => {
                 // No more than twice the time's worth of what it can do: a mechanism that cannot
                 // keep the rate shows that soon enough.
-                let count = ((wanted / self.interval) as u64).min(2 * full).max(1);
+                let count = match job.effort.count {
+                    Some(count) => count,
+                    None => ((wanted / self.interval) as u64).min(2 * full).max(1),
+                };
                 let took = self.phase(control, Kind::Measure, count, Timing::None)?;
                 findings.per_second = Some(count as f64 * 1e9 / took as f64);
                 findings.messages = count;

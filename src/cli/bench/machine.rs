@@ -12,9 +12,13 @@ pub(crate) struct Machine {
     pub(crate) virtual_machine: bool,
     pub(crate) kernel: String,
     pub(crate) governor: Option<String>,
+    /// Whether frequencies may go above the nominal one.
+    pub(crate) boost: bool,
     /// The leader's processor and the follower's.
     pub(crate) pinning: [usize; 2],
     pub(crate) command: String,
+    /// What makes the results doubtful, found before and after.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Machine {
@@ -25,11 +29,6 @@ impl Machine {
             info.lines()
                 .find_map(|line| line.strip_prefix(name)?.split_once(':'))
                 .map(|(_, value)| value.trim().to_owned())
-        };
-        let read = |path: &str| {
-            std::fs::read_to_string(path)
-                .ok()
-                .map(|text| text.trim().to_owned())
         };
         Machine {
             version: env!("CARGO_PKG_VERSION"),
@@ -46,7 +45,10 @@ impl Machine {
                 "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_governor",
                 pinning[0]
             )),
+            boost: read("/sys/devices/system/cpu/cpufreq/boost").as_deref() == Some("1")
+                || read("/sys/devices/system/cpu/intel_pstate/no_turbo").as_deref() == Some("0"),
             pinning,
+            warnings: Vec::new(),
             command: std::iter::once("ringway".to_owned())
                 .chain(std::env::args().skip(1))
                 .collect::<Vec<_>>()
@@ -55,10 +57,10 @@ impl Machine {
     }
 
     /// What makes results on this machine doubtful before anything is measured, with the remedy.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
         if self.virtual_machine {
-            warnings.push(
+            doubts.push(
                 "this is a virtual machine: its host may move the processors about between \
                  repetitions; compare rows of one placement only, or measure on the host"
                     .into(),
@@ -67,31 +69,71 @@ impl Machine {
         if let Some(governor) = &self.governor
             && governor != "performance"
         {
-            warnings.push(format!(
+            doubts.push(format!(
                 "the frequency governor is `{governor}`: speeds change while measuring; set it \
                  with `cpupower frequency-set -g performance`"
             ));
         }
-        let load = std::fs::read_to_string("/proc/loadavg")
-            .ok()
-            .and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
-        if let Some(load) = load
-            && load > 0.5
-        {
-            warnings.push(format!(
-                "other processes have kept {load:.1} processors busy this last minute; end them, \
-                 or wait"
+        if self.boost {
+            doubts.push(
+                "the processor may raise its frequency while it is cool (boost): speeds change \
+                 while measuring; write 0 to /sys/devices/system/cpu/cpufreq/boost, or 1 to \
+                 /sys/devices/system/cpu/intel_pstate/no_turbo"
+                    .into(),
+            );
+        }
+        let [first, second] = self.pinning;
+        if first == second {
+            doubts.push(format!(
+                "both processes share CPU {first}: waits that spin only lose time here; give two \
+                 CPUs with --cpus to compare them"
+            ));
+        } else if shares("topology/thread_siblings_list", first, second) == Some(true) {
+            doubts.push(format!(
+                "CPUs {first} and {second} are two threads of one core, which spinning shares; \
+                 give CPUs of two cores with --cpus, unless this is what you want to know"
             ));
         }
-        if self.pinning[0] == self.pinning[1] {
-            warnings.push(format!(
-                "both processes share CPU {}: waits that spin only lose time here; give two CPUs \
-                 with --cpus to compare them",
-                self.pinning[0]
-            ));
-        }
-        warnings
+        doubts
     }
+
+    /// What to do about two CPUs that turned out to be far apart.
+    pub(crate) fn far_remedy(&self) -> String {
+        let [first, second] = self.pinning;
+        let near = read(&format!(
+            "/sys/devices/system/cpu/cpu{first}/cache/index3/shared_cpu_list"
+        ));
+        match near {
+            Some(near) if shares("cache/index3/shared_cpu_list", first, second) == Some(false) => {
+                format!("CPU {first} shares its cache with {near}: give one of those with --cpus")
+            }
+            _ if self.virtual_machine => {
+                "it is the host that placed them so; compare rows of one placement only".into()
+            }
+            _ => "give two that share a cache with --cpus".into(),
+        }
+    }
+}
+
+/// A file's text.
+fn read(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Whether the list of CPUs in file `what` of CPU `first` has `second`; `None` where it is not known.
+fn shares(what: &str, first: usize, second: usize) -> Option<bool> {
+    let list = read(&format!("/sys/devices/system/cpu/cpu{first}/{what}"))?;
+    Some(lists(&list, second))
+}
+
+/// Whether a list such as `0-3,8` has `cpu`.
+fn lists(list: &str, cpu: usize) -> bool {
+    list.split(',').any(|part| {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let bounds = (low.trim().parse::<usize>(), high.trim().parse::<usize>());
+        matches!(bounds, (Ok(low), Ok(high)) if (low..=high).contains(&cpu))
+    })
 }
 
 /// The date and time in UTC, as ISO 8601 has it.
@@ -126,6 +168,19 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn lists_of_processors_are_understood() {
+        for (list, cpu, has) in [
+            ("0-3,8", 2, true),
+            ("0-3,8", 8, true),
+            ("0-3,8", 4, false),
+            ("1", 1, true),
+            ("", 0, false),
+        ] {
+            assert_eq!(super::lists(list, cpu), has, "{cpu} in {list:?}");
+        }
+    }
+
     #[test]
     fn days_become_dates() {
         assert_eq!(super::civil(0), (1970, 1, 1));

@@ -5,19 +5,23 @@
 //! take up the two ends of a mechanism ([`mechanism`]) and are driven by one engine ([`engine`]),
 //! the same for all. The cases are gone through round by round, so that whatever the machine does
 //! meanwhile meets them all alike; every repetition probes before and after how far apart the
-//! processors are ([`control`]), and is judged by that ([`rows`]).
+//! processors are ([`control`]), and is judged by that ([`record`]).
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::Failure;
 use crate::os::measure;
-use plan::{Choice, Mechanism, Mode, Wait};
+use plan::{Mechanism, Mode, Wait};
+use worker::Effort;
 
+mod busy;
 mod chart;
+mod compare;
 mod control;
 mod engine;
 mod link;
@@ -26,8 +30,10 @@ mod mechanism;
 mod message;
 mod output;
 mod plan;
+mod record;
 mod report;
 mod rows;
+mod standing;
 mod statistics;
 mod table;
 pub(crate) mod worker;
@@ -37,7 +43,21 @@ Examples:
   ringway bench --quick
   ringway bench --mechanism spsc,pipe --size 64 --mode rtt
   ringway bench --mechanism spsc --wait adaptive --rate 100000
-  ringway bench --json results.ndjson --html report.html";
+  ringway bench --json results.ndjson --html report.html
+  ringway bench --compare monday.ndjson tuesday.ndjson";
+
+/// The sizes that are measured unless some are given.
+const SIZES: [usize; 6] = [0, 8, 64, 1 << 10, 64 << 10, 1 << 20];
+/// The size of what is measured at one only, unless some are given.
+const ONE_SIZE: usize = 64;
+/// The rates of open load unless some are given, in messages a second.
+const RATES: [u64; 8] = [
+    1_000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000,
+];
+/// How long the processors are watched before the first round, for who else uses them.
+const LOOK_AROUND: Duration = Duration::from_millis(300);
+/// A mechanism that comes through with less than this share of a rate is not asked for more.
+const KEPT_UP: f64 = 0.8;
 
 /// Compare every mechanism, side by side with the limits of this machine.
 #[derive(clap::Args)]
@@ -46,32 +66,38 @@ pub(crate) struct Args {
     /// Only these mechanisms (the limits they are compared with are always measured).
     #[arg(long, short, value_enum, value_delimiter = ',')]
     mechanism: Vec<Mechanism>,
-    /// Only these message sizes: bytes, or with KiB or MiB [default: 8,64,1KiB,64KiB].
+    /// Only these message sizes: bytes, or with KiB or MiB [default: 0,8,64,1KiB,64KiB,1MiB, and 64
+    /// for the modes oneway and paced].
     #[arg(long, short, value_delimiter = ',', value_parser = parse_size)]
     size: Vec<usize>,
-    /// Only these modes [default: rtt,throughput,batch; with --rate: paced].
+    /// Only these modes [default: all; with --rate: paced; with --quick: rtt,throughput].
     #[arg(long, value_enum, value_delimiter = ',')]
     mode: Vec<Mode>,
     /// Only these ways to wait, for mechanisms that have a choice [default: all].
     #[arg(long, short, value_enum, value_delimiter = ',')]
     wait: Vec<Wait>,
-    /// How many interleaved rounds [default: 5; with --quick: 3].
+    /// How many interleaved rounds [default: 5; with --quick: 3]. Rows that are unsettled after them
+    /// get up to as many again, except with --quick or --bare.
     #[arg(long)]
     rounds: Option<usize>,
-    /// How long each repetition measures, in milliseconds [default: 200; with --quick: 20].
+    /// How long each repetition measures, in milliseconds [default: 100; with --quick: 20].
     #[arg(long, value_name = "MS")]
     duration: Option<u64>,
+    /// Measure this many messages in each repetition, however long they take.
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "duration")]
+    count: Option<u64>,
     /// The two CPUs to use, or one for both [default: the first two allowed].
     #[arg(long, value_delimiter = ',', num_args = 1..=2)]
     cpus: Vec<usize>,
     /// Messages a second for the paced mode: latency from when each message was due, whether or
-    /// not it could be sent then, so that a stall counts for all that it delayed.
+    /// not it could be sent then, so that a stall counts for all that it delayed [default: 1,000 to
+    /// 30,000,000, up to the first that a mechanism cannot keep].
     #[arg(long, value_name = "MESSAGES_PER_SECOND", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
     rate: Vec<u64>,
     /// A first look in under 30 seconds: 64 bytes, short repetitions.
     #[arg(long)]
     quick: bool,
-    /// Leave out the limits and the count of system calls: only the mechanisms named.
+    /// Only the mechanisms named: no limits, no count of system calls, no more rounds than asked.
     #[arg(long, requires = "mechanism")]
     bare: bool,
     /// Also write the results as JSON, on one line; `-` for standard output instead of the table.
@@ -83,6 +109,10 @@ pub(crate) struct Args {
     /// Also write a report with charts, one HTML file that needs nothing else.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Measure nothing: compare the results of two runs, as --json wrote them. Exit status 1 if a row
+    /// that was settled in both differs by more than 15 %.
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true)]
+    compare: Vec<PathBuf>,
 }
 
 /// A message size: a number of bytes, with an optional B, K, KiB, M or MiB.
@@ -106,10 +136,11 @@ fn parse_size(text: &str) -> Result<usize, String> {
 struct Settings {
     mechanisms: Vec<Mechanism>,
     waits: Vec<Wait>,
-    modes: Vec<Mode>,
-    sizes: Vec<usize>,
+    modes: Vec<(Mode, Vec<usize>)>,
     rounds: usize,
-    duration_ms: u64,
+    /// How many rounds more for the rows that are unsettled.
+    more_rounds: usize,
+    effort: Effort,
     cpus: [usize; 2],
     rates: Vec<u64>,
     census: bool,
@@ -128,47 +159,47 @@ impl Settings {
                 "--cpus {cpu}: this process may not run there; it may on {allowed:?}"
             )));
         }
-        let or = |given: &[usize], default: &[usize]| {
-            if given.is_empty() { default } else { given }.to_vec()
-        };
+        if args.rounds == Some(0) || args.duration == Some(0) {
+            return Err(Failure::new(
+                "--rounds and --duration: 0 measures nothing; give at least 1",
+            ));
+        }
         let mut mechanisms = args.mechanism.clone();
         if mechanisms.is_empty() {
             mechanisms = Mechanism::value_variants().to_vec();
         } else if !args.bare {
             mechanisms.extend(Mechanism::value_variants().iter().filter(|m| m.is_limit()));
         }
-        let modes = match &args.mode[..] {
-            [] if !args.rate.is_empty() => vec![Mode::Paced],
-            [] if args.quick => vec![Mode::Rtt, Mode::Throughput],
-            [] => vec![Mode::Rtt, Mode::Throughput, Mode::Batch],
-            modes => modes.to_vec(),
+        let modes: &[Mode] = match &args.mode[..] {
+            [] if !args.rate.is_empty() => &[Mode::Paced],
+            [] if args.quick => &[Mode::Rtt, Mode::Throughput],
+            [] => Mode::value_variants(),
+            modes => modes,
         };
-        if modes.contains(&Mode::Paced) && args.rate.is_empty() {
-            return Err(Failure::new(
-                "--mode paced: it needs a rate; add --rate, for example --rate 10000",
-            ));
+        let sizes = |mode: Mode| match mode {
+            _ if !args.size.is_empty() => args.size.clone(),
+            Mode::Oneway | Mode::Paced => vec![ONE_SIZE],
+            _ if args.quick => vec![ONE_SIZE],
+            _ => SIZES.to_vec(),
+        };
+        let mut rates = args.rate.clone();
+        if rates.is_empty() {
+            rates = RATES.to_vec();
         }
-        if args.rounds == Some(0) || args.duration == Some(0) {
-            return Err(Failure::new(
-                "--rounds and --duration: 0 measures nothing; give at least 1",
-            ));
-        }
+        rates.sort_unstable();
+        let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
         Ok(Settings {
             mechanisms,
             waits: args.wait.clone(),
-            modes,
-            sizes: or(
-                &args.size,
-                if args.quick {
-                    &[64]
-                } else {
-                    &[8, 64, 1024, 65536]
-                },
-            ),
-            rounds: args.rounds.unwrap_or(if args.quick { 3 } else { 5 }),
-            duration_ms: args.duration.unwrap_or(if args.quick { 20 } else { 200 }),
+            modes: modes.iter().map(|&mode| (mode, sizes(mode))).collect(),
+            rounds,
+            more_rounds: if args.quick || args.bare { 0 } else { rounds },
+            effort: Effort {
+                duration_ms: args.duration.unwrap_or(if args.quick { 20 } else { 100 }),
+                count: args.count,
+            },
             cpus,
-            rates: args.rate.clone(),
+            rates,
             census: !args.bare,
         })
     }
@@ -176,38 +207,59 @@ impl Settings {
 
 /// Runs the subcommand.
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
+    if let [before, after] = &args.compare[..] {
+        return compare::main(before, after);
+    }
     let settings = Settings::new(&args)?;
-    output::check(&[&args.json, &args.csv, &args.html].map(|path| path.as_deref()))?;
+    let outputs = [&args.json, &args.csv, &args.html].map(|path| path.as_deref());
+    output::check(&outputs)?;
     if settings.cpus[0] == settings.cpus[1] {
         // What the workers share, whoever starts them has: so a ring knows that spinning is no use.
         measure::pin(settings.cpus[0])?;
     }
     clean_up_when_ended();
-    let machine = machine::Machine::here(settings.cpus);
-    for warning in machine.warnings() {
-        eprintln!("warning: {warning}");
+    let mut machine = machine::Machine::here(settings.cpus);
+    let warn = |machine: &mut machine::Machine, warnings: Vec<String>| {
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+            machine.warnings.push(warning);
+        }
+    };
+    let doubts = machine.doubts();
+    warn(&mut machine, doubts);
+    if !args.bare
+        && let Some(before) = busy::Snapshot::take()
+    {
+        std::thread::sleep(LOOK_AROUND);
+        let others = busy::Snapshot::take().map(|now| now.since(&before));
+        warn(&mut machine, others.unwrap_or_default());
     }
-    let (cases, left_out) = plan::cases(&Choice {
+    let (cases, left_out) = plan::cases(&plan::Choice {
         mechanisms: &settings.mechanisms,
         waits: &settings.waits,
         modes: &settings.modes,
-        sizes: &settings.sizes,
         rates: &settings.rates,
     });
+    let begun = busy::Snapshot::take();
     let record = measure_all(&settings, &cases)?;
     let rows = record.rows();
+    if outputs.iter().flatten().all(|path| *path != Path::new("-")) {
+        print(&output::Results {
+            header: &machine,
+            rows: &rows,
+            left_out: &left_out,
+        })?;
+    }
+    if let (Some(begun), Some(now)) = (begun, busy::Snapshot::take()) {
+        warn(&mut machine, now.since(&begun));
+    }
+    let doubts = record.doubts(&rows, &machine);
+    warn(&mut machine, doubts);
     let results = output::Results {
         header: &machine,
         rows: &rows,
         left_out: &left_out,
     };
-    if ![&args.json, &args.csv, &args.html]
-        .into_iter()
-        .flatten()
-        .any(|path| path == Path::new("-"))
-    {
-        print(&results)?;
-    }
     if let Some(path) = &args.json {
         output::json(path, &results)?;
     }
@@ -247,9 +299,9 @@ fn print(results: &output::Results<'_>) -> Result<(), Failure> {
 }
 
 /// Goes through the cases round by round.
-fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<rows::Record, Failure> {
-    let mut record = rows::Record::default();
-    let progress = indicatif::ProgressBar::new((cases.len() * (settings.rounds + 1)) as u64);
+fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<record::Record, Failure> {
+    let mut record = record::Record::new(settings.rounds);
+    let progress = indicatif::ProgressBar::new((cases.len() * settings.rounds) as u64);
     progress.set_style(
         indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta}")
             .map_err(Failure::new)?,
@@ -258,31 +310,71 @@ fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<rows::Record
         progress.set_draw_target(indicatif::ProgressDrawTarget::hidden());
     }
     for _ in 0..settings.rounds {
+        round(settings, cases, &mut record, &progress)?;
+    }
+    for _ in 0..settings.more_rounds {
+        let unsettled = record.unsettled(cases);
+        if unsettled.is_empty() {
+            break;
+        }
+        progress.inc_length(unsettled.len() as u64);
+        round(settings, &unsettled, &mut record, &progress)?;
+    }
+    if settings.census {
+        progress.inc_length(cases.len() as u64);
+        progress.set_message("counting system calls");
         for case in cases {
-            progress.set_message(format!("{} {}", case.label(), table::size(case.size)));
-            let repetition =
-                worker::repeat(case, settings.cpus, settings.duration_ms).map_err(Failure::new)?;
-            record.add(*case, repetition);
+            count_calls(case, settings.cpus, &mut record);
             progress.inc(1);
         }
     }
-    progress.set_message("counting system calls");
-    for case in cases {
-        // Where it cannot be counted (a container may forbid it) the column stays empty. Watching
-        // slows a process down where it makes a call, which can tip a wait that adapts into
-        // sleeping: the least of three counts is what it does when left alone.
-        let tries = if case.stays_in_user_space() { 3 } else { 1 };
-        let counted = (0..tries)
-            .filter(|_| settings.census && case.mechanism != Mechanism::Memcpy)
-            .filter_map(|_| worker::census(case, settings.cpus).ok())
-            .min_by(f64::total_cmp);
-        if let Some(per_message) = counted {
-            record.add_census(*case, per_message);
-        }
-        progress.inc(1);
-    }
     progress.finish_and_clear();
     Ok(record)
+}
+
+/// One repetition of each case. A mechanism that cannot keep a rate is not tried at a higher one.
+fn round(
+    settings: &Settings,
+    cases: &[plan::Case],
+    record: &mut record::Record,
+    progress: &indicatif::ProgressBar,
+) -> Result<(), Failure> {
+    let mut fell_behind: Option<plan::Case> = None;
+    for case in cases {
+        let rateless = |case: plan::Case| plan::Case { rate: None, ..case };
+        if fell_behind.is_some_and(|slow| rateless(slow) == rateless(*case)) {
+            progress.inc(1);
+            continue;
+        }
+        progress.set_message(format!("{} {}", case.label(), table::size(case.size)));
+        let repetition =
+            worker::repeat(case, settings.cpus, settings.effort).map_err(Failure::new)?;
+        if let (Some(rate), Some(came)) = (case.rate, repetition.leader.per_second)
+            && came < KEPT_UP * rate as f64
+        {
+            fell_behind = Some(*case);
+        }
+        record.add(*case, repetition);
+        progress.inc(1);
+    }
+    Ok(())
+}
+
+/// Counts the system calls of a message. Where they cannot be counted (a container may forbid it) the
+/// column stays empty.
+fn count_calls(case: &plan::Case, cpus: [usize; 2], record: &mut record::Record) {
+    if case.mechanism == Mechanism::Memcpy || case.mode == Mode::Paced {
+        return; // none, and those that depend on the rate
+    }
+    // Watching slows a process down where it makes a call, which can tip a wait that adapts into
+    // sleeping: the least of three counts is what it does when left alone.
+    let tries = if case.stays_in_user_space() { 3 } else { 1 };
+    let counted = (0..tries)
+        .filter_map(|_| worker::census(case, cpus).ok())
+        .min_by(f64::total_cmp);
+    if let Some(per_message) = counted {
+        record.add_census(*case, per_message);
+    }
 }
 
 /// When a user ends this program, what the kernel would keep is removed first. The workers go with

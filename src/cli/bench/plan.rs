@@ -66,15 +66,13 @@ impl Mechanism {
     /// The ways to wait that it offers; a mechanism whose waiting is the kernel's has none.
     pub(crate) fn waits(self) -> &'static [Wait] {
         match self {
-            Mechanism::Spsc => &[
+            Mechanism::Spsc | Mechanism::Mpmc => &[
                 Wait::Spin,
                 Wait::Adaptive,
                 Wait::Futex,
                 Wait::Semaphore,
                 Wait::Eventfd,
             ],
-            // An anonymous ring's event descriptors do not go with its own to another program.
-            Mechanism::Mpmc => &[Wait::Spin, Wait::Adaptive, Wait::Futex, Wait::Semaphore],
             _ => &[],
         }
     }
@@ -156,7 +154,7 @@ pub(crate) enum Mode {
     Throughput,
     /// As many messages one way as will go, in batches of 32.
     Batch,
-    /// Messages one way at a given rate, measured from when each was due (see --rate).
+    /// Open load: messages one way at given rates, measured from when each was due (see --rate).
     Paced,
 }
 
@@ -221,8 +219,9 @@ impl Case {
 pub(crate) struct Choice<'a> {
     pub(crate) mechanisms: &'a [Mechanism],
     pub(crate) waits: &'a [Wait],
-    pub(crate) modes: &'a [Mode],
-    pub(crate) sizes: &'a [usize],
+    /// Each mode with its sizes.
+    pub(crate) modes: &'a [(Mode, Vec<usize>)],
+    /// The rates of the paced mode, from the least to the greatest.
     pub(crate) rates: &'a [u64],
 }
 
@@ -234,38 +233,38 @@ pub(crate) struct LeftOut {
     pub(crate) why: String,
 }
 
-/// The cases of one round, limits included, and what is left out.
+/// The cases of one round, limits included, and what is left out. The rates of one mechanism follow
+/// each other, least first.
 pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
     let mut cases = Vec::new();
     let mut left_out = Vec::new();
-    for &mode in choice.modes {
-        for &size in choice.sizes {
-            for &mechanism in choice.mechanisms {
-                if !mechanism.offers(mode) {
-                    continue;
+    let sized = choice
+        .modes
+        .iter()
+        .flat_map(|(mode, sizes)| sizes.iter().map(move |&size| (*mode, size)));
+    for (mode, size) in sized {
+        for &mechanism in choice.mechanisms {
+            if !mechanism.offers(mode) {
+                continue;
+            }
+            let size = match mechanism {
+                Mechanism::BareFutex => 0,
+                Mechanism::Raw1 | Mechanism::Raw2 => continue, // probed around every repetition
+                _ => size,
+            };
+            if let Some(why) = refusal(mechanism, mode, size) {
+                let one = LeftOut {
+                    mechanism,
+                    size,
+                    why,
+                };
+                if !left_out.contains(&one) {
+                    left_out.push(one);
                 }
-                let size = match mechanism {
-                    Mechanism::BareFutex => 0,
-                    Mechanism::Raw1 | Mechanism::Raw2 => continue, // probed around every repetition
-                    _ => size,
-                };
-                let waits: Vec<Option<Wait>> = match mechanism.waits() {
-                    [] => vec![None],
-                    waits => waits
-                        .iter()
-                        .filter(|wait| choice.waits.is_empty() || choice.waits.contains(wait))
-                        .map(|&wait| Some(wait))
-                        .collect(),
-                };
-                let rates: Vec<Option<u64>> = match mode {
-                    Mode::Paced => choice.rates.iter().copied().map(Some).collect(),
-                    _ => vec![None],
-                };
-                let (max, why) = mechanism.max_message();
-                for (wait, &rate) in waits.iter().flat_map(|wait| {
-                    let wait = *wait;
-                    rates.iter().map(move |rate| (wait, rate))
-                }) {
+                continue;
+            }
+            for wait in choice.waits_of(mechanism) {
+                for rate in choice.rates_of(mode) {
                     let case = Case {
                         mode,
                         size,
@@ -273,30 +272,79 @@ pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
                         wait,
                         rate,
                     };
-                    let refused = if size > max {
-                        Some(format!("at most {max} bytes: {why}"))
-                    } else if mode == Mode::Oneway && size < 8 {
-                        Some("one-way needs 8 bytes for the time of sending".into())
-                    } else {
-                        None
-                    };
-                    match refused {
-                        Some(why) => {
-                            let one = LeftOut {
-                                mechanism,
-                                size,
-                                why,
-                            };
-                            if !left_out.contains(&one) {
-                                left_out.push(one);
-                            }
-                        }
-                        None if !cases.contains(&case) => cases.push(case),
-                        None => {}
+                    if !cases.contains(&case) {
+                        cases.push(case);
                     }
                 }
             }
         }
     }
     (cases, left_out)
+}
+
+/// Why `mechanism` cannot be measured so, if it cannot.
+fn refusal(mechanism: Mechanism, mode: Mode, size: usize) -> Option<String> {
+    let (max, why) = mechanism.max_message();
+    if size > max {
+        Some(format!("at most {max} bytes: {why}"))
+    } else if mode == Mode::Oneway && size < 8 {
+        Some("one-way needs 8 bytes for the time of sending".into())
+    } else {
+        None
+    }
+}
+
+impl Choice<'_> {
+    fn waits_of(&self, mechanism: Mechanism) -> Vec<Option<Wait>> {
+        let chosen = |wait: &&Wait| self.waits.is_empty() || self.waits.contains(wait);
+        match mechanism.waits() {
+            [] => vec![None],
+            waits => waits.iter().filter(chosen).copied().map(Some).collect(),
+        }
+    }
+
+    fn rates_of(&self, mode: Mode) -> Vec<Option<u64>> {
+        match mode {
+            Mode::Paced => self.rates.iter().copied().map(Some).collect(),
+            _ => vec![None],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_measured_once_and_rates_rise() {
+        let (cases, left_out) = cases(&Choice {
+            mechanisms: &[Mechanism::BareFutex, Mechanism::Pipe, Mechanism::Signal],
+            waits: &[],
+            modes: &[(Mode::Rtt, vec![8, 64]), (Mode::Paced, vec![64])],
+            rates: &[1_000, 10_000],
+        });
+        let names: Vec<_> = cases
+            .iter()
+            .map(|case| (case.mechanism.name(), case.size, case.rate))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("bare-futex".to_owned(), 0, None),
+                ("pipe".to_owned(), 8, None),
+                ("signal".to_owned(), 8, None),
+                ("pipe".to_owned(), 64, None),
+                ("pipe".to_owned(), 64, Some(1_000)),
+                ("pipe".to_owned(), 64, Some(10_000)),
+            ]
+        );
+        assert_eq!(left_out.len(), 1, "signals carry 8 bytes");
+    }
+
+    #[test]
+    fn every_ring_is_measured_under_every_wait_strategy() {
+        for ring in [Mechanism::Spsc, Mechanism::Mpmc] {
+            assert_eq!(ring.waits(), Wait::value_variants());
+        }
+    }
 }

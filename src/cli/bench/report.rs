@@ -57,8 +57,8 @@ fn render(results: &Results<'_>) -> Result<String, Box<dyn std::error::Error>> {
          round by round. What is received is copied out, and checked.</p>",
         escape(&machine.command)
     );
-    for warning in machine.warnings() {
-        let _ = write!(page, "<p class=\"warning\">{}</p>", escape(&warning));
+    for warning in &machine.warnings {
+        let _ = write!(page, "<p class=\"warning\">{}</p>", escape(warning));
     }
     for (heading, text, chart) in charts(results.rows)? {
         let _ = write!(

@@ -1,20 +1,17 @@
-//! From repetitions to rows: one row a case, from the repetitions of one placement.
-
-use std::collections::BTreeMap;
+//! A row: what is known about a case, from its repetitions at one placement.
 
 use serde::Serialize;
 
 use super::control::Probe;
 use super::plan::{Case, Mechanism, Mode, Wait};
 use super::statistics::Spread;
-use super::worker::Repetition;
 
 /// A one-line round trip longer than this, in nanoseconds, is one between processors that share no
 /// cache near them.
-const FAR_NS: f64 = 150.0;
+pub(crate) const FAR_NS: f64 = 150.0;
 
 /// An interquartile range beyond this share of the median is marked as unsettled.
-const SETTLED: f64 = 0.15;
+pub(crate) const SETTLED: f64 = 0.15;
 
 /// Where the processors of a repetition were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -31,7 +28,7 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    fn of(before: Option<Probe>, after: Option<Probe>) -> Placement {
+    pub(super) fn of(before: Option<Probe>, after: Option<Probe>) -> Placement {
         match (before, after) {
             (Some(before), Some(after)) => match (before.raw1 > FAR_NS, after.raw1 > FAR_NS) {
                 (false, false) => Placement::Near,
@@ -51,6 +48,20 @@ impl Placement {
             Placement::Same => "same",
         }
     }
+}
+
+/// One repetition of a row's case, at whatever placement.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// Nanoseconds, or messages a second.
+    pub(crate) value: f64,
+    pub(crate) placement: Placement,
+    /// The round trip in one cache line, before and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) raw1_ns: Option<[f64; 2]>,
+    /// The round trip in two cache lines, before and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) raw2_ns: Option<[f64; 2]>,
 }
 
 /// Percentiles in nanoseconds.
@@ -107,247 +118,13 @@ pub(crate) struct Row {
     /// The rate asked for, in the paced mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<u64>,
+    /// Every repetition, also those at another placement, which the row does not stand on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) repetitions: Vec<Sample>,
 }
 
 impl Row {
-    /// The row's case.
-    pub(crate) fn case(&self) -> Case {
-        Case {
-            mode: self.mode,
-            size: self.size,
-            mechanism: self.mechanism,
-            wait: self.wait,
-            rate: self.rate,
-        }
-    }
-
-    /// The value that rows are compared by: nanoseconds, or messages a second.
-    pub(crate) fn value(&self) -> f64 {
-        match (self.mode.is_throughput(), self.rtt_ns) {
-            (false, Some(times)) => times.p50,
-            _ => self.msgs_per_s,
-        }
-    }
-}
-
-/// All repetitions of a run.
-#[derive(Default)]
-pub(crate) struct Record {
-    repetitions: BTreeMap<Case, Vec<Repetition>>,
-    syscalls: BTreeMap<Case, f64>,
-}
-
-impl Record {
-    /// Adds a repetition.
-    pub(crate) fn add(&mut self, case: Case, repetition: Repetition) {
-        self.repetitions.entry(case).or_default().push(repetition);
-    }
-
-    /// Notes how many system calls a message of `case` takes.
-    pub(crate) fn add_census(&mut self, case: Case, per_message: f64) {
-        self.syscalls.insert(case, per_message);
-    }
-
-    /// The placement whose repetitions `case` is judged by: near if any was, else the commonest.
-    fn placement(repetitions: &[Repetition]) -> Placement {
-        let count = |p| repetitions.iter().filter(|r| r.placement() == p).count();
-        [Placement::Near, Placement::Same]
-            .into_iter()
-            .find(|&p| count(p) > 0)
-            .unwrap_or(if count(Placement::Far) > 0 {
-                Placement::Far
-            } else {
-                Placement::Moved
-            })
-    }
-
-    /// The rows: limits first.
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        let mut rows: Vec<Row> = [Mechanism::Raw1, Mechanism::Raw2]
-            .into_iter()
-            .flat_map(|limit| self.probes(limit))
-            .collect();
-        rows.extend(
-            self.repetitions
-                .iter()
-                .filter_map(|(case, repetitions)| self.row(case, repetitions)),
-        );
-        let values: Vec<(Mechanism, usize, Placement, f64)> = rows
-            .iter()
-            .filter(|row| row.mechanism.is_limit())
-            .map(|row| (row.mechanism, row.size, row.placement, row.value()))
-            .collect();
-        for row in &mut rows {
-            let of_size = row.limit == Mechanism::Memcpy;
-            let same = |(limit, size, placement, _): &&(Mechanism, usize, Placement, f64)| {
-                *limit == row.limit
-                    && (!of_size || *size == row.size)
-                    && (of_size || *placement == row.placement)
-            };
-            // A wake-up costs the same wherever the processors are: if the limit was not met at
-            // this placement, any will do for it.
-            let found = values.iter().find(same).or_else(|| {
-                values
-                    .iter()
-                    .find(|limit| limit.0 == Mechanism::BareFutex && limit.0 == row.limit)
-            });
-            if let Some(&(.., limit)) = found {
-                // Round trips have the limit of a round trip, one-way times half of it.
-                let limit = match row.mode {
-                    Mode::Oneway | Mode::Paced => limit / 2.0,
-                    _ => limit,
-                };
-                row.limit_value = Some(limit);
-                row.ratio_to_limit = Some(if row.mode.is_throughput() {
-                    limit / row.value()
-                } else {
-                    row.value() / limit
-                });
-            }
-        }
-        rows
-    }
-
-    /// The rows of a raw limit, one a placement, from the probes around every repetition.
-    fn probes(&self, limit: Mechanism) -> Vec<Row> {
-        let mut times: BTreeMap<Placement, Vec<f64>> = BTreeMap::new();
-        for repetition in self.repetitions.values().flatten() {
-            let placement = repetition.placement();
-            for probe in [repetition.leader.before, repetition.leader.after] {
-                if let (Some(probe), false) = (probe, placement == Placement::Moved) {
-                    times
-                        .entry(placement)
-                        .or_default()
-                        .push(if limit == Mechanism::Raw1 {
-                            probe.raw1
-                        } else {
-                            probe.raw2
-                        });
-                }
-            }
-        }
-        times
-            .into_iter()
-            .filter_map(|(placement, times)| {
-                let spread = Spread::of(times)?;
-                let rounds = spread.count;
-                Some(Row {
-                    rtt_ns: Some(Percentiles {
-                        p50: spread.median,
-                        max: spread.max,
-                        ..Percentiles::default()
-                    }),
-                    msgs_per_s: 1e9 / spread.median,
-                    bytes_per_s: 8e9 / spread.median,
-                    ..Row::new(limit_case(limit), placement, limit, &spread, rounds)
-                })
-            })
-            .collect()
-    }
-
-    fn row(&self, case: &Case, all: &[Repetition]) -> Option<Row> {
-        let placement = Record::placement(all);
-        let chosen: Vec<&Repetition> = all
-            .iter()
-            .filter(|one| one.placement() == placement)
-            .collect();
-        let throughput = case.mode.is_throughput();
-        let spread = Spread::of(
-            chosen
-                .iter()
-                .filter_map(|one| {
-                    if throughput {
-                        one.leader.per_second
-                    } else {
-                        one.typical_ns()
-                    }
-                })
-                .collect(),
-        )?;
-        let limit = if case.mechanism.is_limit() {
-            case.mechanism
-        } else if placement == Placement::Same && case.limit() == Mechanism::Raw2 {
-            Mechanism::BareFutex // no line travels, but the processor changes hands
-        } else {
-            case.limit()
-        };
-        let mut row = Row::new(*case, placement, limit, &spread, all.len());
-        let mut pool: BTreeMap<u64, u64> = BTreeMap::new();
-        for one in &chosen {
-            for &(value, count) in one.leader.each_ns.iter().chain(&one.follower.each_ns) {
-                *pool.entry(value).or_default() += count;
-            }
-        }
-        if throughput {
-            row.msgs_per_s = spread.median;
-        } else {
-            let at = |share| percentile(&pool, share);
-            row.rtt_ns = Some(Percentiles {
-                p50: spread.median,
-                p90: Some(at(0.9)),
-                p99: Some(at(0.99)),
-                p999: Some(at(0.999)),
-                max: at(1.0),
-            });
-            row.curve = CURVE.iter().map(|&share| (share, at(share))).collect();
-            row.msgs_per_s = 1e9 / spread.median;
-        }
-        if case.mode == Mode::Paced {
-            row.msgs_per_s = Spread::of(
-                chosen
-                    .iter()
-                    .filter_map(|one| one.leader.per_second)
-                    .collect(),
-            )?
-            .median;
-        }
-        row.bytes_per_s = row.msgs_per_s * case.size as f64;
-        let messages: u64 = chosen.iter().map(|one| one.leader.messages).sum();
-        let both = |get: fn(&super::engine::Findings) -> u64| {
-            chosen
-                .iter()
-                .map(|one| get(&one.leader) + get(&one.follower))
-                .sum::<u64>() as f64
-                / messages.max(1) as f64
-        };
-        row.cpu_ns_per_msg = Some(both(|found| found.cpu_ns));
-        row.sleeps_per_msg = Some(both(|found| found.sleeps));
-        row.syscalls_per_msg = self.syscalls.get(case).copied();
-        Some(row)
-    }
-}
-
-/// Where a percentile curve is drawn.
-const CURVE: [f64; 12] = [
-    0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0,
-];
-
-/// The value at `share` of a pool of values and their counts; 0 of nothing.
-fn percentile(pool: &BTreeMap<u64, u64>, share: f64) -> f64 {
-    let total: u64 = pool.values().sum();
-    let wanted = ((share * total as f64).ceil() as u64).max(1);
-    let mut seen = 0;
-    for (&value, &count) in pool {
-        seen += count;
-        if seen >= wanted {
-            return value as f64;
-        }
-    }
-    0.0
-}
-
-fn limit_case(mechanism: Mechanism) -> Case {
-    Case {
-        mode: Mode::Rtt,
-        size: 8,
-        mechanism,
-        wait: None,
-        rate: None,
-    }
-}
-
-impl Row {
-    fn new(
+    pub(super) fn new(
         case: Case,
         placement: Placement,
         limit: Mechanism,
@@ -377,37 +154,33 @@ impl Row {
             syscalls_per_msg: None,
             curve: Vec::new(),
             rate: case.rate,
+            repetitions: Vec::new(),
         }
     }
-}
 
-impl Repetition {
-    fn placement(&self) -> Placement {
-        Placement::of(self.leader.before, self.leader.after)
+    /// The row's case.
+    pub(crate) fn case(&self) -> Case {
+        Case {
+            mode: self.mode,
+            size: self.size,
+            mechanism: self.mechanism,
+            wait: self.wait,
+            rate: self.rate,
+        }
     }
 
-    fn typical_ns(&self) -> Option<f64> {
-        if let Some(typical) = self.leader.typical_ns.or(self.follower.typical_ns) {
-            return Some(typical);
+    /// The value that rows are compared by: nanoseconds, or messages a second.
+    pub(crate) fn value(&self) -> f64 {
+        match (self.mode.is_throughput(), self.rtt_ns) {
+            (false, Some(times)) => times.p50,
+            _ => self.msgs_per_s,
         }
-        let pool = self.follower.each_ns.iter().copied().collect();
-        Some(percentile(&pool, 0.5)).filter(|&p50| p50 > 0.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_count_whole_operations() {
-        let pool = BTreeMap::from([(10, 90), (20, 9), (1000, 1)]);
-        assert_eq!(percentile(&pool, 0.5), 10.0);
-        assert_eq!(percentile(&pool, 0.9), 10.0);
-        assert_eq!(percentile(&pool, 0.99), 20.0);
-        assert_eq!(percentile(&pool, 1.0), 1000.0);
-        assert_eq!(percentile(&BTreeMap::new(), 0.5), 0.0);
-    }
 
     #[test]
     fn a_repetition_is_near_only_if_it_was_so_before_and_after() {

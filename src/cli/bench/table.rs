@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::plan::Mode;
 use super::rows::Row;
+use super::standing::{Standing, standings};
 
 /// A number of nanoseconds, as people read it.
 pub(crate) fn time(ns: f64) -> String {
@@ -102,7 +103,40 @@ pub(crate) fn render(rows: &[Row]) -> String {
         };
         let _ = writeln!(text, "{}", one(&group, mode));
     }
+    let standings = standings(rows);
+    if !standings.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nRingway and the best of the others\n{}",
+            beside(&standings)
+        );
+    }
     text
+}
+
+/// Who is first, mode by mode and size by size.
+fn beside(standings: &[Standing<'_>]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["", "", "", "", "", "", "times better"]);
+    for one in standings {
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let show = if one.mode.is_throughput() {
+            count
+        } else {
+            time
+        };
+        table.add_row([
+            Cell::new(one.mode.name()),
+            right(size(one.size)),
+            Cell::new(one.ours.case().label()),
+            right(show(one.ours.value())),
+            Cell::new(one.other.case().label()),
+            right(show(one.other.value())),
+            right(ratio(Some(one.ratio()))),
+        ]);
+    }
+    table
 }
 
 /// What a mode is called where there is room for it.

@@ -19,6 +19,15 @@ use crate::os::{bare, measure};
 /// The hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "bench-worker";
 
+/// How much a repetition measures.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Effort {
+    /// For how long about, unless a count is given.
+    pub(crate) duration_ms: u64,
+    /// How many messages, if that is given.
+    pub(crate) count: Option<u64>,
+}
+
 /// What a worker is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
@@ -26,7 +35,7 @@ pub(crate) struct Job {
     pub(crate) role: Role,
     /// The leader's processor and the follower's.
     pub(crate) cpus: [usize; 2],
-    pub(crate) duration_ms: u64,
+    pub(crate) effort: Effort,
     /// If the parent counts system calls: over how many messages.
     pub(crate) census: Option<u64>,
     /// The process that started it.
@@ -47,7 +56,7 @@ impl Job {
 
     /// After which time a worker that is still there has hung.
     fn limit(&self) -> Duration {
-        Duration::from_millis(20_000 + 20 * self.duration_ms)
+        Duration::from_millis(20_000 + 20 * self.effort.duration_ms)
     }
 }
 
@@ -95,8 +104,8 @@ pub(crate) struct Repetition {
 }
 
 /// Runs one repetition of `case` in two new processes.
-pub(crate) fn repeat(case: &Case, cpus: [usize; 2], duration_ms: u64) -> Outcome<Repetition> {
-    let setup = Setup::new(case, cpus, duration_ms, None)?;
+pub(crate) fn repeat(case: &Case, cpus: [usize; 2], effort: Effort) -> Outcome<Repetition> {
+    let setup = Setup::new(case, cpus, effort, None)?;
     let workers = setup.start()?;
     collect(workers, case)
 }
@@ -107,7 +116,11 @@ const CENSUS: u64 = 500;
 /// Counts the system calls of both workers over some messages of `case`: how many a message (or a
 /// round trip) takes.
 pub(crate) fn census(case: &Case, cpus: [usize; 2]) -> Outcome<f64> {
-    let setup = Setup::new(case, cpus, 1000, Some(CENSUS))?;
+    let effort = Effort {
+        duration_ms: 1000,
+        count: None,
+    };
+    let setup = Setup::new(case, cpus, effort, Some(CENSUS))?;
     let watch = Control::watch(setup.page.as_fd())?;
     let workers = setup.start()?;
     let pids: Vec<u32> = workers.iter().map(Child::id).collect();
@@ -124,7 +137,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(case: &Case, cpus: [usize; 2], duration_ms: u64, census: Option<u64>) -> Outcome<Setup> {
+    fn new(case: &Case, cpus: [usize; 2], effort: Effort, census: Option<u64>) -> Outcome<Setup> {
         let prepared = mechanism::prepare(case)?;
         let page = bare::Area::create(control::LEN)?;
         bare::inherit(page.as_fd())?;
@@ -133,7 +146,7 @@ impl Setup {
                 case: *case,
                 role: Role::Leader,
                 cpus,
-                duration_ms,
+                effort,
                 census,
                 parent: std::process::id(),
                 control: page.as_raw_fd(),

@@ -66,7 +66,7 @@ pub(super) fn copy(job: &Job, control: &Control) -> Outcome<Findings> {
             }
             (clock::now() - begun).max(1)
         };
-        let wanted = job.duration_ms * 1_000_000;
+        let wanted = job.effort.duration_ms * 1_000_000;
         let mut count = 1;
         while pass(count) < wanted / 8 {
             count *= 2;

@@ -84,7 +84,7 @@ pub(crate) fn run(job: &Job, control: &Control) -> Outcome<Findings> {
         Mechanism::BareFutex => engine::run(job, control, limit::BareFutex::new(job.role, control)),
         Mechanism::Memcpy => limit::copy(job, control),
         Mechanism::Spsc => engine::run(job, control, ring::SpscLink::new(job.role, &mut ends)?),
-        Mechanism::Mpmc => engine::run(job, control, ring::MpmcLink::new(job, &mut ends)?),
+        Mechanism::Mpmc => engine::run(job, control, ring::MpmcLink::new(job.role, &mut ends)?),
         Mechanism::Semaphore => {
             engine::run(job, control, guarded::SemaphoreLink::new(job, &mut ends)?)
         }

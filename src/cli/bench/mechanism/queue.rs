@@ -1,7 +1,7 @@
 //! Message queues of the kernel: POSIX and System V.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use super::super::control::Role;
 use super::super::link::{Link, Outcome};
@@ -15,6 +15,7 @@ const DEPTH: usize = 10;
 /// Two POSIX queues, there and back, whose names are gone.
 pub(super) fn posix(size: usize) -> Outcome<[OwnedFd; 2]> {
     let max = size.max(8);
+    let _names = names();
     Ok([
         bare::posix_queue(DEPTH, max)?,
         bare::posix_queue(DEPTH, max)?,
@@ -56,8 +57,16 @@ impl Link for PosixLink {
     }
 }
 
-/// The System V queues that exist now: the kernel keeps them until they are removed.
+/// The System V queues that exist now: the kernel keeps them until they are removed. Also held by
+/// whoever makes a name and takes it away again, so that no end can come in between.
 static ALIVE: Mutex<Vec<SystemVQueue>> = Mutex::new(Vec::new());
+
+/// To be held while something exists that the kernel would keep.
+pub(super) fn names() -> MutexGuard<'static, Vec<SystemVQueue>> {
+    ALIVE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// A System V queue that is removed when this is dropped.
 pub(crate) struct SystemVOwner(SystemVQueue);
@@ -70,9 +79,7 @@ impl SystemVOwner {
 
 impl Drop for SystemVOwner {
     fn drop(&mut self) {
-        let mut alive = ALIVE
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut alive = names();
         alive.retain(|&id| id != self.0);
         bare::system_v_remove(self.0);
     }
@@ -81,9 +88,7 @@ impl Drop for SystemVOwner {
 /// Removes every System V queue, for a program that is about to be ended by a signal; from then on
 /// none can be made, so that none is left.
 pub(crate) fn remove_all() {
-    let alive = ALIVE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let alive = names();
     for &id in alive.iter() {
         bare::system_v_remove(id);
     }
@@ -93,9 +98,7 @@ pub(crate) fn remove_all() {
 /// Two System V queues, there and back.
 pub(super) fn system_v() -> Outcome<Vec<SystemVOwner>> {
     let make = || -> Outcome<SystemVOwner> {
-        let mut alive = ALIVE
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut alive = names();
         let id = bare::system_v_queue()?;
         alive.push(id);
         Ok(SystemVOwner(id))

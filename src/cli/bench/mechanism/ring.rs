@@ -1,12 +1,11 @@
 //! Ringway's own rings, anonymous, one in each direction.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use super::super::control::Role;
 use super::super::link::{Link, Outcome};
 use super::super::plan::Wait;
-use super::super::worker::Job;
 use super::{Ends, directions};
 use crate::wait::WaitStrategy;
 use crate::{mpmc, spsc};
@@ -29,8 +28,20 @@ fn capacity(size: usize) -> u64 {
     (16 * size).next_power_of_two().max(64 << 10) as u64
 }
 
-/// Two rings for one producer and one consumer, there and back, in two sockets: the leader's and the
-/// follower's. (A socket also carries the event descriptors that `EventFd` waits on.)
+/// Two sockets, the leader's and the follower's, each with the rings there and back in it. (A socket
+/// also carries the event descriptors that `EventFd` waits on.)
+fn through_sockets(
+    mut send: impl FnMut(&UnixStream) -> Result<(), crate::Error>,
+) -> Outcome<[OwnedFd; 2]> {
+    let mut filled = || -> Outcome<OwnedFd> {
+        let (from, to) = UnixStream::pair()?;
+        send(&from)?;
+        Ok(to.into())
+    };
+    Ok([filled()?, filled()?])
+}
+
+/// Two rings for one producer and one consumer, there and back.
 pub(super) fn spsc_rings(size: usize, wait: Wait) -> Outcome<[OwnedFd; 2]> {
     let config = spsc::Config::default()
         .capacity(capacity(size))
@@ -39,14 +50,7 @@ pub(super) fn spsc_rings(size: usize, wait: Wait) -> Outcome<[OwnedFd; 2]> {
         spsc::Ring::anonymous(config.clone())?,
         spsc::Ring::anonymous(config)?,
     ];
-    let filled = || -> Outcome<OwnedFd> {
-        let (from, to) = UnixStream::pair()?;
-        for ring in &rings {
-            ring.send_over(&from)?;
-        }
-        Ok(to.into())
-    };
-    Ok([filled()?, filled()?])
+    through_sockets(|socket| rings.iter().try_for_each(|ring| ring.send_over(socket)))
 }
 
 /// One end of two rings for one producer and one consumer.
@@ -114,12 +118,11 @@ pub(super) fn mpmc_rings(size: usize, wait: Wait) -> Outcome<[OwnedFd; 2]> {
         .slot_size(size.max(48) as u64)
         .participants(4)
         .wait(wait.into());
-    let make = || -> Outcome<OwnedFd> {
-        Ok(mpmc::Ring::anonymous(config.clone())?
-            .as_fd()
-            .try_clone_to_owned()?)
-    };
-    Ok([make()?, make()?])
+    let rings = [
+        mpmc::Ring::anonymous(config.clone())?,
+        mpmc::Ring::anonymous(config)?,
+    ];
+    through_sockets(|socket| rings.iter().try_for_each(|ring| ring.send_over(socket)))
 }
 
 /// One end of two rings for many.
@@ -129,11 +132,16 @@ pub(super) struct MpmcLink {
 }
 
 impl MpmcLink {
-    pub(super) fn new(job: &Job, ends: &mut Ends) -> Outcome<MpmcLink> {
-        let (out, back) = directions(job.role);
+    pub(super) fn new(role: Role, ends: &mut Ends) -> Outcome<MpmcLink> {
+        let (out, back) = directions(role);
+        let socket = UnixStream::from(ends.take(out));
+        let rings = [
+            mpmc::Ring::receive_over(&socket)?,
+            mpmc::Ring::receive_over(&socket)?,
+        ];
         Ok(MpmcLink {
-            output: mpmc::Ring::from_fd(ends.take(out))?.producer()?,
-            input: mpmc::Ring::from_fd(ends.take(back))?.consumer()?,
+            output: rings[out].producer()?,
+            input: rings[back].consumer()?,
         })
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use super::super::control::Role;
 use super::super::link::{Link, Outcome};
+use super::queue::names;
 use super::{Ends, directions};
 use crate::os::bare;
 
@@ -31,6 +32,7 @@ pub(super) fn pipes() -> Outcome<[OwnedFd; 4]> {
 
 /// Two FIFOs, in the order of `pipes`. Their names are gone when this returns.
 pub(super) fn fifos() -> Outcome<[OwnedFd; 4]> {
+    let _names = names();
     let fifo = |which: &str| -> Outcome<(OwnedFd, OwnedFd)> {
         let name = format!("ringway-bench-{}-{which}", std::process::id());
         let path = std::env::temp_dir().join(name);

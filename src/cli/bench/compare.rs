@@ -1,0 +1,211 @@
+//! `ringway bench --compare`: whether two runs agree, row by row.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::Value;
+
+use super::rows::SETTLED;
+use super::table::{count, size, time};
+use crate::cli::Failure;
+
+/// One row of a file, as far as it is compared.
+#[derive(Clone, Debug, PartialEq)]
+struct Kept {
+    placement: String,
+    value: f64,
+    /// The width of the middle half as a share of the median.
+    iqr: f64,
+    unsettled: bool,
+}
+
+/// What a row is about: mode, size, mechanism, wait, rate.
+type Key = (String, u64, String, String, u64);
+
+/// What came of a row that both files have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// No further apart than a settled row may spread.
+    Agrees,
+    /// Further apart.
+    Differs,
+    /// The CPUs were at another distance: such rows do not compare.
+    Elsewhere,
+    /// One of the two was not settled.
+    Unsettled,
+}
+
+/// Compares the last results in `before` with the last in `after`.
+pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
+    let (first, second) = (rows(before)?, rows(after)?);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "",
+        "",
+        "",
+        "placement",
+        "before",
+        "after",
+        "change",
+        "middle halves",
+        "",
+    ]);
+    let mut verdicts = Vec::new();
+    let mut within_iqr = 0;
+    let mut last = None;
+    for (key, was) in &first {
+        let Some(is) = second.get(key) else { continue };
+        let verdict = judge(was, is);
+        let change = is.value / was.value - 1.0;
+        if matches!(verdict, Verdict::Agrees | Verdict::Differs) {
+            within_iqr += usize::from(change.abs() <= was.iqr.max(is.iqr));
+        }
+        verdicts.push(verdict);
+        let (mode, bytes, mechanism, wait, rate) = key;
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let show = if is_throughput(mode) { count } else { time };
+        let group = Some((mode, bytes, rate));
+        let is_new = std::mem::replace(&mut last, group) != group;
+        table.add_row([
+            Cell::new(match rate {
+                _ if !is_new => String::new(),
+                0 => mode.clone(),
+                rate => format!("{mode} {}/s", count(*rate as f64)),
+            }),
+            right(if is_new {
+                size(*bytes as usize)
+            } else {
+                String::new()
+            }),
+            Cell::new(format!("{mechanism} {wait}")),
+            Cell::new(if was.placement == is.placement {
+                was.placement.clone()
+            } else {
+                format!("{}, {}", was.placement, is.placement)
+            }),
+            right(show(was.value)),
+            right(show(is.value)),
+            right(format!("{:+.1} %", change * 100.0)),
+            right(format!("{:.1}, {:.1} %", was.iqr * 100.0, is.iqr * 100.0)),
+            Cell::new(match verdict {
+                Verdict::Agrees => "",
+                Verdict::Differs => "differs",
+                Verdict::Elsewhere => "another placement",
+                Verdict::Unsettled => "unsettled",
+            }),
+        ]);
+    }
+    if verdicts.is_empty() {
+        return Err(Failure::new(format!(
+            "{} and {}: they have no row in common; measure the same mechanisms, sizes and modes",
+            before.display(),
+            after.display()
+        )));
+    }
+    let of = |wanted| {
+        verdicts
+            .iter()
+            .filter(|&&verdict| verdict == wanted)
+            .count()
+    };
+    let (agree, differ) = (of(Verdict::Agrees), of(Verdict::Differs));
+    println!(
+        "{table}\n\nOf {} rows in both, {} were settled at one placement in both: {agree} agree within \
+         {:.0} % ({within_iqr} within the wider of their interquartile ranges), {differ} differ. {} were \
+         unsettled, {} at another placement.",
+        verdicts.len(),
+        agree + differ,
+        SETTLED * 100.0,
+        of(Verdict::Unsettled),
+        of(Verdict::Elsewhere),
+    );
+    Ok(if differ == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn judge(was: &Kept, is: &Kept) -> Verdict {
+    if was.placement != is.placement {
+        Verdict::Elsewhere
+    } else if was.unsettled || is.unsettled {
+        Verdict::Unsettled
+    } else if (is.value / was.value - 1.0).abs() <= SETTLED {
+        Verdict::Agrees
+    } else {
+        Verdict::Differs
+    }
+}
+
+fn is_throughput(mode: &str) -> bool {
+    matches!(mode, "throughput" | "batch")
+}
+
+/// The rows of the last document in `path`, but those of open load beyond what a mechanism carries.
+fn rows(path: &Path) -> Result<BTreeMap<Key, Kept>, Failure> {
+    let wrong = |what: String| Failure::new(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    let document: Value = line
+        .and_then(|line| serde_json::from_str(line).ok())
+        .ok_or_else(|| wrong("no results of `ringway bench --json`".into()))?;
+    let rows = document["rows"]
+        .as_array()
+        .ok_or_else(|| wrong("it has no rows".into()))?;
+    rows.iter()
+        .map(|row| {
+            kept(row).ok_or_else(|| wrong("a row lacks a field that this version needs".into()))
+        })
+        .collect()
+}
+
+fn kept(row: &Value) -> Option<(Key, Kept)> {
+    let text = |field: &str| row[field].as_str().map(str::to_owned);
+    let mode = text("mode")?;
+    let value = if is_throughput(&mode) {
+        row["msgs_per_s"].as_f64()?
+    } else {
+        row["rtt_ns"]["p50"].as_f64()?
+    };
+    let key = (
+        mode,
+        row["size"].as_u64()?,
+        text("mechanism")?,
+        text("wait").unwrap_or_default(),
+        row["rate"].as_u64().unwrap_or(0),
+    );
+    Some((
+        key,
+        Kept {
+            placement: text("placement")?,
+            value,
+            iqr: row["iqr"].as_f64()?,
+            unsettled: row["unsettled"].as_bool()?,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_settled_rows_of_one_placement_are_judged() {
+        let row = |value, placement: &str, unsettled| Kept {
+            placement: placement.into(),
+            value,
+            iqr: 0.02,
+            unsettled,
+        };
+        let near = row(100.0, "near", false);
+        assert_eq!(judge(&near, &row(114.0, "near", false)), Verdict::Agrees);
+        assert_eq!(judge(&near, &row(86.0, "near", false)), Verdict::Agrees);
+        assert_eq!(judge(&near, &row(120.0, "near", false)), Verdict::Differs);
+        assert_eq!(judge(&near, &row(100.0, "far", false)), Verdict::Elsewhere);
+        assert_eq!(judge(&near, &row(100.0, "near", true)), Verdict::Unsettled);
+    }
+}
