@@ -143,6 +143,7 @@ fn odd_sizes_arrive_whole() {
         &mechanisms.join(","),
         "--wait",
         "adaptive",
+        "--bare",
     ]);
     let rows = results["rows"].as_array().unwrap();
     for mechanism in mechanisms {
@@ -162,6 +163,8 @@ fn one_processor_is_enough() {
         "futex",
         "--size",
         "64",
+        "--mode",
+        "rtt,throughput",
     ]);
     let rows = results["rows"].as_array().unwrap();
     for mechanism in ["mqueue", "spsc", "mpmc"] {
