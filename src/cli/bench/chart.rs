@@ -1,17 +1,29 @@
-//! Line charts for the report, drawn by plotters as SVG that follows the page's colours.
+//! Charts for the report, drawn by plotters as SVG that follows the page's colours. Each is drawn
+//! twice, for a wide page and for a narrow one; the page's style sheet shows one of the two.
 
 use std::error::Error;
 
+use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// How a line or a bar is drawn.
+#[derive(Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) colour: RGBColor,
+    /// Whether it is one of ours, drawn thicker.
+    pub(crate) strong: bool,
+    pub(crate) dashed: bool,
+}
+
+/// Stands for the colour of the page's text until the SVG is done.
+pub(crate) const INK: RGBColor = RGBColor(1, 2, 3);
 
 /// One line.
 pub(crate) struct Series {
     pub(crate) label: String,
-    /// Which colour of the palette.
-    pub(crate) colour: usize,
-    /// Whether it is one of ours, drawn thicker.
-    pub(crate) strong: bool,
+    pub(crate) look: Look,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
@@ -26,39 +38,50 @@ pub(crate) struct Axes {
     pub(crate) y_format: fn(f64) -> String,
 }
 
-/// Colours that can be told apart on white and on black, also by most who see fewer colours.
-const PALETTE: [RGBColor; 16] = [
-    RGBColor(0xD5, 0x5E, 0x00),
-    RGBColor(0x00, 0x72, 0xB2),
-    RGBColor(0x00, 0x9E, 0x73),
-    RGBColor(0xCC, 0x79, 0xA7),
-    RGBColor(0xE6, 0x9F, 0x00),
-    RGBColor(0x56, 0xB4, 0xE9),
-    RGBColor(0x8C, 0x6B, 0xB1),
-    RGBColor(0x99, 0x7A, 0x3D),
-    RGBColor(0x4D, 0xAF, 0x4A),
-    RGBColor(0xE4, 0x5A, 0x6E),
-    RGBColor(0x37, 0x8C, 0x9C),
-    RGBColor(0xA6, 0x56, 0x28),
-    RGBColor(0x77, 0x88, 0x99),
-    RGBColor(0xB0, 0xA0, 0x30),
-    RGBColor(0x60, 0x70, 0xD0),
-    RGBColor(0xB0, 0x50, 0xB0),
-];
-
-/// Stands for the colour of the page's text until the SVG is done.
-const INK: RGBColor = RGBColor(1, 2, 3);
-
-/// The colour of the palette, as CSS has it.
-pub(crate) fn css_colour(index: usize) -> String {
-    let RGBColor(r, g, b) = PALETTE[index % PALETTE.len()];
-    format!("#{r:02X}{g:02X}{b:02X}")
+/// Some quantities of one thing, as bars in a row.
+pub(crate) struct Bars {
+    pub(crate) label: String,
+    pub(crate) look: Look,
+    /// One a column; none where it is not known.
+    pub(crate) values: Vec<Option<f64>>,
 }
 
-const WIDTH: u32 = 960;
-const HEIGHT: u32 = 520;
-/// Room for the labels at the ends of the lines.
-const LABELS: u32 = 170;
+/// A column of bars.
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    pub(crate) format: fn(f64) -> String,
+    /// Whether lengths grow with the logarithm.
+    pub(crate) log: bool,
+}
+
+/// The measures of a page.
+#[derive(Clone, Copy)]
+struct Frame {
+    class: &'static str,
+    width: u32,
+    font: u32,
+    /// Whether the names of lines stand below and not at their ends.
+    below: bool,
+}
+
+/// In the units of the page: a narrow one is shown at three quarters of this width.
+const FRAMES: [Frame; 2] = [
+    Frame {
+        class: "wide",
+        width: 960,
+        font: 14,
+        below: false,
+    },
+    Frame {
+        class: "narrow",
+        width: 480,
+        font: 18,
+        below: true,
+    },
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Positions along the x axis, with marks of our own.
 #[derive(Clone)]
@@ -71,7 +94,7 @@ struct XAxis {
 
 impl XAxis {
     fn scale(&self, x: f64) -> f64 {
-        if self.log { x.max(0.5).log2() } else { x }
+        if self.log { x.max(1.0).log2() } else { x }
     }
 }
 
@@ -103,14 +126,70 @@ impl ValueFormatter<f64> for XAxis {
     }
 }
 
-/// Draws the lines; `None` when there is nothing to draw.
-pub(crate) fn lines(axes: &Axes, series: &[Series]) -> Result<Option<String>, Box<dyn Error>> {
+/// Draws the lines; empty when there is nothing to draw.
+pub(crate) fn lines(title: &str, axes: &Axes, series: &[Series]) -> Outcome<String> {
+    if series.iter().all(|series| series.points.is_empty()) {
+        return Ok(String::new());
+    }
+    drawn(
+        title,
+        |frame| {
+            let names = series.len().div_ceil(2) as u32 * line(frame);
+            if frame.below { 440 + names } else { 520 }
+        },
+        |frame, root| lines_in(frame, root, axes, series),
+    )
+}
+
+/// Draws the bars, one row a thing; empty when there is nothing to draw.
+pub(crate) fn bars(title: &str, columns: &[Column], rows: &[Bars]) -> Outcome<String> {
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
+    drawn(
+        title,
+        |frame| (rows.len() as u32 + 2) * line(frame),
+        |frame, root| bars_in(frame, root, columns, rows),
+    )
+}
+
+/// The height of a line of text.
+fn line(frame: Frame) -> u32 {
+    frame.font * 4 / 3
+}
+
+/// Has `draw` draw on a page of either width.
+fn drawn(
+    title: &str,
+    height: impl Fn(Frame) -> u32,
+    draw: impl Fn(Frame, &Area<'_>) -> Outcome<()>,
+) -> Outcome<String> {
+    let mut all = String::new();
+    for frame in FRAMES {
+        let (width, height) = (frame.width, height(frame));
+        let mut svg = String::new();
+        let root = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
+        draw(frame, &root)?;
+        root.present()?;
+        drop(root);
+        let RGBColor(r, g, b) = INK;
+        let head = format!("width=\"{width}\" height=\"{height}\"");
+        let named = format!(
+            "class=\"{}\" role=\"img\" aria-label=\"{title}\"",
+            frame.class
+        );
+        all.push_str(
+            &svg.replace(&format!("#{r:02X}{g:02X}{b:02X}"), "currentColor")
+                .replacen(&head, &named, 1),
+        );
+    }
+    Ok(all)
+}
+
+fn lines_in(frame: Frame, root: &Area<'_>, axes: &Axes, series: &[Series]) -> Outcome<()> {
     let all = || series.iter().flat_map(|series| series.points.iter());
     let least = |f: fn(&(f64, f64)) -> f64| all().map(f).fold(f64::MAX, f64::min);
     let most = |f: fn(&(f64, f64)) -> f64| all().map(f).fold(f64::MIN, f64::max);
-    if all().next().is_none() {
-        return Ok(None);
-    }
     let marks = axes.x_marks.iter().map(|mark| mark.0);
     let x = XAxis {
         low: marks.clone().fold(least(|p| p.0), f64::min),
@@ -120,79 +199,173 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> Result<Option<String>, Bo
     };
     // Whole decades, so that the marks read 1, 10, 100.
     let (low, high) = (
-        10f64.powf(least(|p| p.1).log10().floor()),
-        10f64.powf(most(|p| p.1).log10().ceil()),
+        10f64.powf(least(|p| p.1).max(1e-3).log10().floor()),
+        10f64.powf(most(|p| p.1).max(1e-3).log10().ceil()),
     );
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-        let small = ("sans-serif", 14).into_font().color(&INK);
-        let mut chart = ChartBuilder::on(&root)
-            .margin_top(12)
-            .margin_right(LABELS)
-            .x_label_area_size(44)
-            .y_label_area_size(84)
-            .build_cartesian_2d(x, (low..high.max(low * 10.0)).log_scale())?;
-        chart
-            .configure_mesh()
-            .x_desc(axes.x)
-            .y_desc(axes.y)
-            .axis_style(INK.mix(0.6))
-            .bold_line_style(INK.mix(0.16))
-            .light_line_style(INK.mix(0.06))
-            .label_style(small.clone())
-            .axis_desc_style(small)
-            .y_label_formatter(&|y| (axes.y_format)(*y))
-            .draw()?;
-        let mut ends = Vec::new();
-        for one in series {
-            let colour = PALETTE[one.colour % PALETTE.len()];
-            let style = colour.stroke_width(if one.strong { 3 } else { 1 });
-            chart.draw_series(LineSeries::new(one.points.iter().copied(), style))?;
-            let radius = if one.strong { 3 } else { 2 };
-            chart.draw_series(
-                one.points
-                    .iter()
-                    .map(|&point| Circle::new(point, radius, colour.filled())),
-            )?;
-            if let Some(last) = one.points.last() {
-                ends.push((chart.backend_coord(last), one, colour));
-            }
+    let (width, height) = root.dim_in_pixel();
+    let names = series.len().div_ceil(2) as u32 * line(frame);
+    let (right, bottom) = if frame.below {
+        (16, names + 8)
+    } else {
+        (176, 0)
+    };
+    let text = ("sans-serif", frame.font).into_font().color(&INK);
+    let mut chart = ChartBuilder::on(root)
+        .margin_top(12)
+        .margin_right(right)
+        .margin_bottom(bottom)
+        .x_label_area_size(3 * frame.font + 4)
+        .y_label_area_size(6 * frame.font)
+        .build_cartesian_2d(x, (low..high.max(low * 10.0)).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc(axes.x)
+        .y_desc(axes.y)
+        .axis_style(INK.mix(0.6))
+        .bold_line_style(INK.mix(0.16))
+        .light_line_style(INK.mix(0.05))
+        .label_style(text.clone())
+        .axis_desc_style(text)
+        .y_label_formatter(&|y| (axes.y_format)(*y))
+        .draw()?;
+    let mut ends = Vec::new();
+    for one in series {
+        let Look {
+            colour,
+            strong,
+            dashed,
+        } = one.look;
+        let style = colour.stroke_width(if strong { 3 } else { 1 });
+        let points = one.points.iter().copied();
+        if dashed {
+            chart.draw_series(DashedLineSeries::new(points, 6, 4, style))?;
+        } else {
+            chart.draw_series(LineSeries::new(points, style))?;
         }
-        // Labels stand at the ends of their lines, pushed apart where those lie close.
-        ends.sort_by_key(|(at, ..)| at.1);
-        let line = 14;
-        let mut y = i32::MIN / 2;
-        let mut places: Vec<i32> = ends
-            .iter()
-            .map(|((_, end), ..)| {
-                y = (*end - line / 2).max(y + line);
-                y
-            })
-            .collect();
-        let mut floor = HEIGHT as i32 - line;
-        for place in places.iter_mut().rev() {
-            *place = (*place).min(floor);
-            floor = *place - line;
+        let radius = if strong { 3 } else { 2 };
+        let dots = one.points.iter();
+        chart.draw_series(dots.map(|&point| Circle::new(point, radius, colour.filled())))?;
+        if let Some(last) = one.points.last() {
+            ends.push((chart.backend_coord(last), one));
         }
-        for (((x, end), one, colour), y) in ends.into_iter().zip(places) {
-            let label_x = (WIDTH - LABELS) as i32 + 14;
-            root.draw(&PathElement::new(
-                [(x + 4, end), (label_x - 3, y + line / 2)],
-                colour.mix(0.5),
-            ))?;
-            root.draw(&Text::new(
-                one.label.clone(),
-                (label_x, y),
-                ("sans-serif", 13).into_font().color(&colour),
-            ))?;
-        }
-        root.present()?;
     }
-    let ink = format!("#{:02X}{:02X}{:02X}", INK.0, INK.1, INK.2);
-    Ok(Some(svg.replace(&ink, "currentColor").replacen(
-        &format!("width=\"{WIDTH}\" height=\"{HEIGHT}\""),
-        "role=\"img\"",
-        1,
-    )))
+    // Names stand in the order in which the lines end.
+    ends.sort_by_key(|(at, _)| at.1);
+    let step = line(frame) as i32;
+    if frame.below {
+        let rows = ends.len().div_ceil(2);
+        for (i, (_, one)) in ends.into_iter().enumerate() {
+            let at = (
+                12 + (i / rows) as i32 * (width / 2) as i32,
+                (height - names) as i32 + (i % rows) as i32 * step + step / 2,
+            );
+            sample(root, one.look, at, 30)?;
+            name(root, frame, one, (at.0 + 38, at.1))?;
+        }
+        return Ok(());
+    }
+    // At the ends of their lines, pushed apart where those lie close.
+    let step = step.min(height as i32 / (ends.len() as i32 + 1));
+    let mut y = i32::MIN / 2;
+    let mut places: Vec<i32> = ends
+        .iter()
+        .map(|((_, end), _)| {
+            y = (*end).max(y + step);
+            y
+        })
+        .collect();
+    let mut floor = height as i32 - step;
+    for place in places.iter_mut().rev() {
+        *place = (*place).min(floor);
+        floor = *place - step;
+    }
+    for (((x, end), one), y) in ends.into_iter().zip(places) {
+        let left = (width - right) as i32 + 14;
+        let lead = [(x + 4, end), (left - 3, y)];
+        root.draw(&PathElement::new(lead, one.look.colour.mix(0.5)))?;
+        name(root, frame, one, (left, y))?;
+    }
+    Ok(())
+}
+
+/// A piece of a line, for a legend.
+fn sample(root: &Area<'_>, look: Look, (x, y): (i32, i32), length: i32) -> Outcome<()> {
+    let style = look.colour.stroke_width(if look.strong { 3 } else { 1 });
+    let pieces: &[(i32, i32)] = if look.dashed {
+        &[(0, 11), (19, 30)]
+    } else {
+        &[(0, 30)]
+    };
+    for &(from, to) in pieces {
+        let scaled = |at: i32| x + at * length / 30;
+        root.draw(&PathElement::new(
+            [(scaled(from), y), (scaled(to), y)],
+            style,
+        ))?;
+    }
+    Ok(())
+}
+
+/// A line's name, in its colour.
+fn name(root: &Area<'_>, frame: Frame, one: &Series, at: (i32, i32)) -> Outcome<()> {
+    let font = ("sans-serif", frame.font - 1).into_font();
+    let font = if one.look.strong {
+        font.style(FontStyle::Bold)
+    } else {
+        font
+    };
+    let style = font
+        .color(&one.look.colour)
+        .pos(Pos::new(HPos::Left, VPos::Center));
+    Ok(root.draw(&Text::new(one.label.clone(), at, style))?)
+}
+
+fn bars_in(frame: Frame, root: &Area<'_>, columns: &[Column], rows: &[Bars]) -> Outcome<()> {
+    let (width, _) = root.dim_in_pixel();
+    let step = line(frame) as i32;
+    let names = 9 * frame.font as i32;
+    let each = (width as i32 - names) / columns.len().max(1) as i32;
+    let value_room = 9 * frame.font as i32 / 2;
+    let style = |colour: RGBColor, bold: bool, horizontal: HPos| {
+        let font = ("sans-serif", frame.font - 1).into_font();
+        let font = if bold {
+            font.style(FontStyle::Bold)
+        } else {
+            font
+        };
+        font.color(&colour).pos(Pos::new(horizontal, VPos::Center))
+    };
+    for (i, row) in rows.iter().enumerate() {
+        let y = (i as i32 + 1) * step + step;
+        let at = (names - 8, y);
+        let text = style(INK, row.look.strong, HPos::Right);
+        root.draw(&Text::new(row.label.clone(), at, text))?;
+    }
+    for (i, column) in columns.iter().enumerate() {
+        let left = names + i as i32 * each;
+        let title = style(INK, false, HPos::Left);
+        root.draw(&Text::new(column.title, (left, step / 2 + 2), title))?;
+        let known = || rows.iter().filter_map(|row| row.values[i]);
+        let most = known().fold(0.0, f64::max);
+        let least = known().filter(|&value| value > 0.0).fold(most, f64::min);
+        let room = f64::from(each - value_room - 8);
+        for (k, row) in rows.iter().enumerate() {
+            let Some(value) = row.values[i] else { continue };
+            let share = match column.log {
+                _ if value <= 0.0 || most <= 0.0 => 0.0,
+                true if most > least => 0.03 + 0.97 * (value / least).ln() / (most / least).ln(),
+                true => 1.0,
+                false => value / most,
+            };
+            let length = (share * room) as i32;
+            let y = (k as i32 + 1) * step + step;
+            let half = step / 3;
+            let corners = [(left, y - half), (left + length.max(1), y + half)];
+            root.draw(&Rectangle::new(corners, row.look.colour.filled()))?;
+            let text = style(INK, false, HPos::Left);
+            let at = (left + length + 5, y);
+            root.draw(&Text::new((column.format)(value), at, text))?;
+        }
+    }
+    Ok(())
 }

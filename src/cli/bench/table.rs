@@ -164,7 +164,7 @@ fn one(group: &[&Row], mode: Mode) -> Table {
         "least..most",
         "times its limit",
         "CPU/message",
-        "sleeps",
+        "wake-ups",
         "system calls",
         "",
     ]);
