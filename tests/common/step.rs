@@ -125,6 +125,61 @@ impl Stepped {
         }
     }
 
+    /// Runs to the next [`here`]. `fail` is asked at the beginning of each system call (its number and
+    /// arguments), and may have it fail with an errno instead of being made. (`close` is made all the same:
+    /// on Linux it always closes.)
+    pub fn calls(&mut self, mut fail: impl FnMut(i64, [u64; 6]) -> Option<i32>) {
+        // Stops at system calls are told from signals.
+        let option = libc::PTRACE_O_TRACESYSGOOD;
+        // SAFETY: the process is stopped and ours; the request takes a number.
+        unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, self.thread, 0, option) };
+        let (mut deliver, mut inside, mut errno) = (0, false, None);
+        loop {
+            self.request(libc::PTRACE_SYSCALL, deliver);
+            deliver = 0;
+            match self.wait(0) {
+                Some(signal) if signal == libc::SIGTRAP | 0x80 => {}
+                Some(libc::SIGSTOP) => return,
+                Some(signal) => {
+                    deliver = signal;
+                    continue;
+                }
+                None => unreachable!("it was waited for"),
+            }
+            inside = !inside;
+            // SAFETY: registers are integers.
+            let mut r: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+            // SAFETY: the process is stopped and ours; `r` is writable.
+            unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut r) };
+            if inside {
+                errno = fail(r.orig_rax as i64, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
+                if errno.is_none() {
+                    continue;
+                }
+                if r.orig_rax as i64 != libc::SYS_close {
+                    r.orig_rax = u64::MAX; // no such call: nothing is done
+                }
+            } else {
+                let Some(errno) = errno.take() else { continue };
+                r.rax = i64::from(-errno) as u64;
+            }
+            // SAFETY: the process is stopped and ours; `r` holds what was read and one change.
+            unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.thread, 0, &r) };
+        }
+    }
+
+    /// Runs to the next [`here`] undisturbed.
+    pub fn go_on(&mut self) {
+        let mut deliver = 0;
+        loop {
+            self.request(libc::PTRACE_CONT, deliver);
+            match self.wait(0) {
+                Some(libc::SIGSTOP) => return,
+                signal => deliver = signal.unwrap_or(0),
+            }
+        }
+    }
+
     /// Waits for the end of a call; a futex call that takes longer than any other thing is asleep.
     fn wait_call(&self, number: i64) -> Option<i32> {
         let since = Instant::now();
