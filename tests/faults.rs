@@ -143,7 +143,7 @@ fn live(what: &str, name: &str) -> Outcome {
             drop(tx);
             drain(|buffer| {
                 buffer.clear();
-                buffer.extend_from_slice(&*rx.recv_timeout(SOON)?);
+                buffer.extend_from_slice(&rx.recv_timeout(SOON)?);
                 Ok(())
             })
         }
