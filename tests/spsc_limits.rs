@@ -127,7 +127,7 @@ fn random_messages_arrive_byte_for_byte_on_one_processor_and_on_two() {
     let bytes: u64 = if deep() { 1 << 30 } else { 64 << 20 };
     for cpus in [1, 2] {
         for wait in WaitStrategy::ALL {
-            let _watchdog = watchdog(300);
+            let _watchdog = watchdog(if deep() { 1800 } else { 300 });
             let start = Instant::now();
             let ring = Ring::anonymous(small().wait(wait)).unwrap();
             let mut tx = run(&format!("send {cpus} {bytes}"), &ring);
