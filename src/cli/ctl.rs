@@ -10,8 +10,10 @@ use crate::control::{Client, Command};
 
 /// Command a running pipeline.
 ///
-/// ping, stats, pause, resume, drain (finish what is under way, then end), stop (end now),
-/// restart STAGE, set KEY VALUE.
+/// ping, stats, pause, resume, drain (finish what is under way, then end), stop (end now), restart STAGE
+/// (by its number, from 1, or its program), set KEY VALUE. The keys are quiet (true or false), grace (seconds
+/// between being told to stop and being killed) and restarts (how often the killed processes of each
+/// stage may still be replaced).
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  ringway run --name words 'cat' 'sort' &\n  \
                         ringway ctl words stats\n  ringway ctl words stop")]

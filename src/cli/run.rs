@@ -77,8 +77,9 @@ struct Options {
 
     /// Take commands under this name: `ringway ctl NAME stats`
     ///
-    /// ping, stats, pause, resume, drain, stop, restart STAGE, set quiet true|false, set grace
-    /// SECONDS (between being told to stop and being killed).
+    /// ping, stats, pause, resume, drain, stop, restart STAGE, set quiet true|false, set grace SECONDS
+    /// (between being told to stop and being killed), set restarts N (how often the killed processes of
+    /// each stage may still be replaced).
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
@@ -86,6 +87,10 @@ struct Options {
     #[arg(short, long)]
     quiet: bool,
 }
+
+/// How many commands are carried out before the stages are looked after again: a flood of them must not
+/// keep the supervisor from its work.
+const COMMANDS: usize = 64;
 
 /// How long stages that were told to stop have before they are killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -221,10 +226,17 @@ impl Supervisor {
 
     /// Sees the pipeline to its end, and heeds signals and commands meanwhile.
     fn run(mut self, signals: &Signals) -> Result<ExitCode, Failure> {
+        // More commands are there than were carried out.
+        let mut more = false;
         while !self.running.is_finished() {
             let mut others = vec![signals.as_fd()];
             others.extend(self.control.as_ref().map(AsFd::as_fd));
-            let ready = self.running.step(&others, self.kill_at.left())?;
+            let patience = if more {
+                Some(Duration::ZERO)
+            } else {
+                self.kill_at.left()
+            };
+            let ready = self.running.step(&others, patience)?;
             self.running
                 .events()
                 .iter()
@@ -238,11 +250,8 @@ impl Supervisor {
             {
                 self.heed(signal);
             }
-            while ready.get(1) == Some(&true)
-                && let Some(request) = self.control.as_mut().and_then(Server::next)
-            {
-                let answer = self.obey(request.command());
-                request.reply(answer.as_deref().map_err(String::as_str));
+            if more || ready.get(1) == Some(&true) {
+                more = self.commands();
             }
         }
         self.running
@@ -262,6 +271,18 @@ impl Supervisor {
             status => status,
         };
         Ok(ExitCode::from(status))
+    }
+
+    /// Carries out the commands that are there; true when there may be more of them.
+    fn commands(&mut self) -> bool {
+        for _ in 0..COMMANDS {
+            let Some(request) = self.control.as_mut().and_then(Server::next) else {
+                return false;
+            };
+            let answer = self.obey(request.command());
+            request.reply(answer.as_deref().map_err(String::as_str));
+        }
+        true
     }
 
     fn heed(&mut self, signal: i32) {
@@ -324,7 +345,18 @@ impl Supervisor {
                 let grace = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 self.grace = grace.ok_or("set grace to a number of seconds")?;
             }
-            _ => return Err(format!("{key}: no such setting; there are: quiet, grace")),
+            "restarts" => {
+                let count = value.parse().ok();
+                let count = count.ok_or("set restarts to a number")?;
+                self.running.set_restarts(count);
+            }
+            _ => {
+                return Err(format!(
+                    "{key}: no such setting; there are: quiet true|false (print nothing of stages that \
+                     fail or are replaced), grace SECONDS (between being told to stop and being killed), \
+                     restarts N (how often each killed process may still be replaced)"
+                ));
+            }
         }
         Ok(())
     }

@@ -109,7 +109,8 @@ impl Client {
         let deadline = patience.deadline();
         let os_error = |op| move |source| RequestError::Os { op, source };
         loop {
-            match self.outbox.put(line.as_bytes(), command.priority()) {
+            // With `Now`, too, it is tried once.
+            match self.outbox.put_soon(line.as_bytes(), command.priority()) {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(error) if error.raw_os_error() == Some(crate::os::EPIPE) => {
@@ -120,7 +121,7 @@ impl Client {
             if !self.outbox.is_owned() {
                 return Err(RequestError::Gone);
             }
-            if !self.outbox.wait(deadline).map_err(os_error("poll"))? {
+            if deadline.passed() {
                 return Err(RequestError::TimedOut);
             }
         }

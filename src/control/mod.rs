@@ -14,7 +14,7 @@
 //!
 //! let name = format!("doc-{}", std::process::id());
 //! let mut server = Server::bind(&name)?;
-//! std::thread::spawn(move || {
+//! let serving = std::thread::spawn(move || {
 //!     while let Some(request) = server.wait(Patience::Forever) {
 //!         match request.command().clone() {
 //!             Command::Ping => request.reply(Ok("pong")),
@@ -29,6 +29,7 @@
 //! let mut client = Client::connect(&name)?;
 //! assert_eq!(client.request(&Command::Ping, Patience::Forever)?, "pong");
 //! assert_eq!(client.request(&Command::Stop, Patience::Forever)?, "stopping");
+//! serving.join().expect("the server has removed its FIFO");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -82,6 +83,9 @@ pub enum Command {
 pub struct BadCommand(String);
 
 impl Command {
+    /// How many priorities there are.
+    const PRIORITIES: usize = 8;
+
     /// Those of a higher priority are answered first, whatever came before them: stop before all.
     pub fn priority(&self) -> u32 {
         match self {

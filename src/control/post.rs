@@ -260,11 +260,21 @@ impl Outbox {
         }
     }
 
-    /// Waits until there may be room; false when the time is over.
-    pub(super) fn wait(&self, deadline: Deadline) -> io::Result<bool> {
-        let slice = deadline.at_most(50_000_000);
-        poll::one(self.fd.as_fd(), poll::WRITABLE, slice)?;
-        Ok(!deadline.passed())
+    /// Puts a line in as soon as there is room, waiting for it for a moment at most. It gets its turn also
+    /// among others who write all the time.
+    pub(super) fn put_soon(&self, line: &[u8], priority: u32) -> io::Result<bool> {
+        match self.over {
+            Over::Fifo => {
+                if self.put(line, priority)? {
+                    return Ok(true);
+                }
+                // A pipe is full for `poll` while the last of its pages has room for a line.
+                let soon = Deadline::NEVER.at_most(1_000_000);
+                poll::one(self.fd.as_fd(), poll::WRITABLE, soon)?;
+                Ok(false)
+            }
+            Over::Queue => os::mqueue::send_within(self.fd.as_fd(), line, priority, 50_000_000),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The side that obeys.
 
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::post::{self, Inbox, LINE, Outbox, Over, Refusal};
@@ -10,6 +10,9 @@ use crate::channel::Patience;
 
 /// How many commands are sorted at once; what is beyond waits in the FIFO or the queue.
 const SORTED: usize = 1024;
+/// Of so many commands that are carried out, one is the oldest there is, however urgent others are: so none
+/// waits for ever.
+const TURNS: u64 = 16;
 /// The longest answer, in bytes; a longer one is cut off. What fits the smallest inbox of a client
 /// that is slow to read.
 const LONGEST: usize = 24 << 10;
@@ -24,29 +27,12 @@ pub(super) const CLIENTS: u32 = 64;
 pub struct Server {
     inbox: Inbox,
     base: String,
-    waiting: BinaryHeap<Waiting>,
+    /// Those of each priority, in order, with a number that says who came first of all.
+    waiting: [VecDeque<(u64, Request)>; Command::PRIORITIES],
+    held: usize,
     arrived: u64,
+    served: u64,
     malformed: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Waiting {
-    priority: u32,
-    /// Counts down: of one priority, the first that came is the greatest.
-    order: u64,
-    request: Request,
-}
-
-impl Ord for Waiting {
-    fn cmp(&self, other: &Waiting) -> std::cmp::Ordering {
-        (self.priority, self.order).cmp(&(other.priority, other.order))
-    }
-}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Waiting) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 impl Server {
@@ -103,8 +89,10 @@ impl Server {
         Ok(Server {
             inbox,
             base,
-            waiting: BinaryHeap::new(),
+            waiting: Default::default(),
+            held: 0,
             arrived: 0,
+            served: 0,
             malformed: 0,
         })
     }
@@ -124,18 +112,27 @@ impl Server {
         self.malformed
     }
 
-    /// The most urgent command that has arrived. Does not block. When the descriptor is readable,
+    /// The most urgent command that has arrived, and now and then the oldest. Does not block. When the descriptor is readable,
     /// call this until it says `None`.
     #[allow(clippy::should_implement_trait)] // it does not end at None
     pub fn next(&mut self) -> Option<Request> {
-        while self.waiting.len() < SORTED {
+        while self.held < SORTED {
             match self.inbox.line() {
                 Ok(Some(line)) => self.take(&line),
                 // Nothing more, or nothing that can be read: what has arrived is still served.
                 Ok(None) | Err(_) => break,
             }
         }
-        self.waiting.pop().map(|waiting| waiting.request)
+        self.served += 1;
+        let there = self.waiting.iter_mut().filter(|queue| !queue.is_empty());
+        let next = if self.served.is_multiple_of(TURNS) {
+            there.min_by_key(|queue| queue[0].0)
+        } else {
+            there.last()
+        };
+        let (_, request) = next?.pop_front()?;
+        self.held -= 1;
+        Some(request)
     }
 
     /// As [`next`](Server::next), waiting as long as `patience` says.
@@ -175,11 +172,9 @@ impl Server {
         match command.parse::<Command>() {
             Ok(command) => {
                 self.arrived += 1;
-                self.waiting.push(Waiting {
-                    priority: command.priority(),
-                    order: u64::MAX - self.arrived,
-                    request: Request { command, reply },
-                });
+                let queue = &mut self.waiting[command.priority() as usize];
+                queue.push_back((self.arrived, Request { command, reply }));
+                self.held += 1;
             }
             Err(error) => {
                 self.malformed += 1;

@@ -86,6 +86,41 @@ pub(crate) fn send(queue: BorrowedFd<'_>, message: &[u8], priority: u32) -> io::
     }
 }
 
+/// As [`send`], but waits in the queue's own line of senders for up to `nanos`: with others in it, room
+/// passes from one to the next and is never there for one who only looks. False when the time has passed, or
+/// a signal came.
+pub(crate) fn send_within(
+    queue: BorrowedFd<'_>,
+    message: &[u8],
+    priority: u32,
+    nanos: u64,
+) -> io::Result<bool> {
+    // SAFETY: all-zero times and attributes are valid.
+    let (mut until, blocking): (libc::timespec, libc::mq_attr) = unsafe { core::mem::zeroed() };
+    let mut before = blocking;
+    // SAFETY: `until` is writable.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut until).into() })?;
+    let nanos = until.tv_nsec as u64 + nanos;
+    until.tv_sec += (nanos / 1_000_000_000) as libc::time_t;
+    until.tv_nsec = (nanos % 1_000_000_000) as libc::c_long;
+    let fd = queue.as_raw_fd();
+    // SAFETY: both attributes are initialised and `before` is writable; only the flag that keeps this
+    // description from blocking changes.
+    check(unsafe { libc::mq_setattr(fd, &blocking, &mut before).into() })?;
+    let (data, len) = (message.as_ptr().cast(), message.len());
+    // SAFETY: `message` is readable for its length, and `until` is a valid time.
+    let sent = check(unsafe { libc::mq_timedsend(fd, data, len, priority, &until).into() });
+    // SAFETY: as above.
+    check(unsafe { libc::mq_setattr(fd, &before, core::ptr::null_mut()).into() })?;
+    match sent {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Takes a message of at most `max` bytes (the queue's maximum) and its priority; `None` when the
 /// queue is empty.
 pub(crate) fn receive(

@@ -652,6 +652,17 @@ impl Running {
         }
     }
 
+    /// Sets how often the dead processes of each stage that takes its messages from a ring may still be
+    /// replaced.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_restarts(&mut self, restarts: u32) {
+        for stage in &mut self.stages {
+            if let Work::Processes(processes) = &mut stage.work {
+                processes.restarts = restarts;
+            }
+        }
+    }
+
     /// Stops the clock for every stage until [`resume`](Running::resume): nothing is lost.
     pub fn pause(&mut self) {
         if !std::mem::replace(&mut self.paused, true) {
