@@ -8,6 +8,19 @@
 //! other end): the process is then its own peer, so that nobody is ever told that the real one is
 //! gone, neither by end of file nor by `EPIPE`. Nothing here does so. A [`Duplex`](super::Duplex)
 //! is two FIFOs.
+//!
+//! ```
+//! use ringway::channel::{Receiver, Sender, fifo};
+//!
+//! let path = format!("/tmp/doc-fifo-{}", std::process::id());
+//! let mut rx = fifo::Receiver::open(&path, fifo::Config::default())?; // in one process
+//! let mut tx = fifo::Sender::open(&path, fifo::Config::default())?; // in another
+//! tx.send(b"hello")?;
+//! let mut message = Vec::new();
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -286,6 +299,12 @@ impl Receiver {
             .ok_or_else(|| not_ours(&path, "its reading end cannot be opened"))?;
         let pipe = pipe::Receiver::new(fd, "fifo", false);
         Ok(Receiver { path, pipe })
+    }
+
+    /// The descriptor: readable when something has come; see [`pipe::Receiver::as_fd`]. `None` after
+    /// closing.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_fd()
     }
 }
 

@@ -4,6 +4,29 @@
 //! another. What a mechanism can and cannot do, it says in its [`Capabilities`]; what it cannot do
 //! is a clear error. [`Duplex`] joins two one-way channels.
 //!
+//! | mechanism | related processes | unrelated ones | senders, receivers | longest message | what was sent, when nobody has it open |
+//! | --- | --- | --- | --- | --- | --- |
+//! | [`ring`]: spsc | inherited memfd | name, passed descriptor | one, one | just under half of the ring | stays |
+//! | [`ring`]: mpmc | inherited memfd | name, passed descriptor | many, many | a slot (256 bytes unless told) | stays |
+//! | [`pipe`] | inherited | passed descriptor, `/proc/PID/fd/N` | many, one | 16 MiB, in pieces | goes |
+//! | [`fifo`] | path | path | many, one | 16 MiB, in pieces | goes |
+//! | [`socket`] | inherited pair, path | path, passed descriptor | many (a pair: one), one | 16 MiB, in pieces | goes |
+//! | [`mqueue`] | name | name | many, many | that of the queue (8 KiB unless told) | stays |
+//! | [`semaphore`] | inherited memfd, name | name, passed descriptor | many, many | the buffer (64 KiB unless told) | stays |
+//! | [`signal`] | name, process id | name, process id, same user | many, one | 64 KiB, 7 bytes a signal | goes |
+//!
+//! | mechanism | a dead or gone peer is noticed | priorities | can be waited for by `poll` |
+//! | --- | --- | --- | --- |
+//! | [`ring`] | within 100 ms | none | with the `EventFd` strategy of the rings' own handles |
+//! | [`pipe`], [`fifo`] | at once | none | [`pipe::Receiver::as_fd`], [`fifo::Receiver::as_fd`] |
+//! | [`socket`] | at once | none | no: a descriptor for each sender |
+//! | [`mqueue`] | within 50 ms | 32768 | [`mqueue::Receiver::as_fd`] |
+//! | [`semaphore`] | within 50 ms | none | no |
+//! | [`signal`] | at once | none | no: a thread of its own reads the signals |
+//!
+//! Where bytes have no boundaries, each message has a header (see [`Boundaries`]), so that both ends must be
+//! of this library. Message queues carry the bare message: any program can be at the other end.
+//!
 //! ```
 //! use ringway::channel::{self, Receiver, Sender};
 //!

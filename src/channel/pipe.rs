@@ -9,6 +9,36 @@
 //! never used the end. Only where *parent and child both* could be taken for the user of one end,
 //! the parent says [`release`](Sender::release) instead of dropping it, or passes it on as the
 //! descriptor it is: `Command::new(..).stdin(rx)`.
+//!
+//! A reader that waits in `poll` uses [`Receiver::as_fd`]; it reads ahead, so it must take messages by
+//! [`try_recv`](super::Receiver::try_recv) until there is none before it waits again.
+//!
+//! ```
+//! use ringway::channel::{Receiver, Sender, pipe};
+//!
+//! let (mut tx, mut rx) = pipe::pair()?;
+//! tx.set_capacity(1 << 20)?;
+//! tx.send(b"one")?;
+//! tx.send(b"another")?;
+//! let mut message = Vec::new();
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"one"); // each comes for itself
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A child of this process, which takes its end over by
+//! [`Receiver::inherited`]`(0)` or as the endpoint `pipe:`:
+//!
+//! ```no_run
+//! use ringway::channel::{Sender, pipe};
+//!
+//! let (mut tx, rx) = pipe::pair()?;
+//! let mut child = std::process::Command::new("worker").stdin(rx).spawn()?;
+//! tx.send(b"some work")?;
+//! tx.close();
+//! child.wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
@@ -133,6 +163,11 @@ impl Sender {
     /// Closes this process's hold on the end without leaving: another process has taken it over.
     pub fn release(mut self) {
         self.fd = None;
+    }
+
+    /// The descriptor: writable when there is room. `None` after closing.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// Gives the pipe room for at least `bytes`; an unprivileged process may go up to
@@ -333,6 +368,14 @@ impl Receiver {
     /// Closes this process's hold on the end without leaving: another process has taken it over.
     pub fn release(mut self) {
         self.fd = None;
+    }
+
+    /// The descriptor: readable when something has come, or the senders have gone. `None` after closing.
+    ///
+    /// What was read ahead does not show in it: take messages by [`try_recv`](super::Receiver::try_recv)
+    /// until there is none before waiting.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     fn adopt(&mut self) {

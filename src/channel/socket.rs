@@ -4,6 +4,19 @@
 //! in pieces. The receiver listens at the path, any number of senders connect, in whatever order
 //! they are started. The receiver removes the path when it closes; what a killed one left is taken
 //! over by the next.
+//!
+//! ```
+//! use ringway::channel::{Receiver, Sender, socket};
+//!
+//! let path = format!("/tmp/doc-socket-{}", std::process::id());
+//! let mut tx = socket::Sender::open(&path)?; // before there is anybody to receive
+//! let mut rx = socket::Receiver::open(&path, socket::Config::default())?;
+//! tx.send(b"hello")?;
+//! let mut message = Vec::new();
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -11,6 +11,20 @@
 //!
 //! It needs a lock and two system calls or so where a ring needs none; it is here because it is what
 //! systems without futexes have, and to be compared with.
+//!
+//! ```
+//! use ringway::channel::{Receiver, Sender, semaphore};
+//!
+//! let name = format!("doc-sem-{}", std::process::id());
+//! let config = semaphore::Config::default().capacity(4096).named_semaphores(true);
+//! let mut tx = semaphore::Sender::open(&name, config)?;
+//! let mut rx = semaphore::Receiver::attach(&name)?;
+//! tx.send(b"hello")?;
+//! let mut message = Vec::new();
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -11,6 +11,19 @@
 //! signal to a process one must have the same user (or be root).
 //!
 //! It is the slowest of the mechanisms for anything but the shortest messages.
+//!
+//! ```
+//! use ringway::channel::{Receiver, Sender, signal};
+//!
+//! let name = format!("doc-signal-{}", std::process::id());
+//! let mut rx = signal::Receiver::open(&name)?;
+//! let mut tx = signal::Sender::open(&name)?; // or signal::Sender::attach(process id)
+//! tx.send(b"hello")?;
+//! let mut message = Vec::new();
+//! rx.recv(&mut message)?;
+//! assert_eq!(message, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::HashMap;
 use std::io;
