@@ -115,6 +115,8 @@ pub mod broadcast;
 pub mod channel;
 pub mod control;
 pub mod endpoint;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod mpmc;
 pub mod observe;
 pub mod spsc;

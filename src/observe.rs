@@ -34,7 +34,7 @@ use crate::participant::{self, Life, Record};
 use crate::primitive::Ordering;
 use crate::ring::spsc::Control;
 use crate::wait::WaitStrategy;
-use crate::{mpmc, os, spsc};
+use crate::{broadcast, mpmc, os, spsc};
 
 /// How often a participant that changes under our eyes is looked at again.
 const TRIES: u32 = 16;
@@ -151,6 +151,10 @@ unsafe impl Plain for Record {}
 unsafe impl Plain for Control {}
 // SAFETY: atomic integers and bells, which are one each, padded.
 unsafe impl Plain for mpmc::Control {}
+// SAFETY: as above.
+unsafe impl Plain for broadcast::Control {}
+// SAFETY: atomic integers, padded.
+unsafe impl Plain for broadcast::Seat {}
 
 impl Observer {
     /// Looks at the ring `name`: one of those in `/dev/shm`, the path of a plain file, or
@@ -184,7 +188,7 @@ impl Observer {
         match kind {
             Kind::Spsc => spsc::check_header(name, &header)?,
             Kind::Mpmc => mpmc::check_header(name, &header)?,
-            Kind::Broadcast => {}
+            Kind::Broadcast => broadcast::check_header(name, &header)?,
         }
         Ok(Observer {
             name: name.into(),
@@ -254,7 +258,7 @@ impl Observer {
         match self.kind {
             Kind::Spsc => self.look_at_spsc(&mut snapshot)?,
             Kind::Mpmc => self.look_at_mpmc(&mut snapshot)?,
-            Kind::Broadcast => {}
+            Kind::Broadcast => self.look_at_broadcast(&mut snapshot)?,
         }
         Ok(snapshot)
     }
@@ -305,6 +309,46 @@ impl Observer {
             };
             *total = total.wrapping_add(participant.counters.bytes);
         }
+        Ok(())
+    }
+
+    fn look_at_broadcast(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
+        let corrupt = |_| Error::Corrupt {
+            name: self.name.clone(),
+            what: "mark",
+            offset: self.header.control(),
+        };
+        let control: Box<broadcast::Control> = self.copy(self.header.control())?;
+        let (turn, newest) = control.newest.read().map_err(corrupt)?;
+        let (_, oldest) = control.oldest.read().map_err(corrupt)?;
+        if turn == 0 {
+            return Ok(());
+        }
+        // The newest message begins there; where it ends is not looked up.
+        let sent = newest.position.saturating_add(8);
+        snapshot.sent = newest.sequence.saturating_add(1);
+        snapshot.sent_bytes = newest.position;
+        let awaited = broadcast::awaits(&self.header, &control);
+        // The one that is furthest behind, of those that hold the producer back.
+        let mut behind = if awaited { oldest.position } else { u64::MAX };
+        for participant in &mut snapshot.participants {
+            if participant.index == 0 {
+                participant.counters.messages = snapshot.sent;
+                participant.counters.bytes = snapshot.sent_bytes;
+                continue;
+            }
+            let at = broadcast::seat_at(&self.header, participant.index - 1);
+            let seat: Box<broadcast::Seat> = self.copy(at)?;
+            let position = seat.exact.load(Ordering::Relaxed) & !7;
+            if position < sent && participant.presence != Presence::Left {
+                behind = behind.min(position);
+            }
+        }
+        snapshot.used = sent.saturating_sub(behind).min(self.header.capacity);
+        snapshot.received = snapshot.sent;
+        snapshot.received_bytes = snapshot.sent_bytes;
+        // Of what is behind, whole messages are not counted; one at least.
+        snapshot.waiting = u64::from(snapshot.used > 0);
         Ok(())
     }
 

@@ -285,4 +285,5 @@ fn files_that_no_honest_program_wrote_are_shown_and_harm_nobody() {
     let refused = stderr(&ringway(&["rm", &bad]));
     assert!(refused.contains("only 14 bytes"), "{refused}");
     std::fs::remove_file(file(&bad)).unwrap();
+    ring.unlink().unwrap();
 }

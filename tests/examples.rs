@@ -155,3 +155,25 @@ fn a_pipeline_computes_its_sum_through_rings_and_through_the_pipes_of_a_shell() 
         .output();
     assert_eq!(stdout(&shell.unwrap()), line);
 }
+
+#[test]
+fn camera_frames_arrive_untorn_or_are_dropped() {
+    let _dog = watchdog(120);
+    let out = stdout(&Command::new(example("camera_frames")).output().unwrap());
+    let numbers: Vec<u64> = out
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let [seen, 640, 480, torn, dropped] = numbers[..] else {
+        panic!("{out}");
+    };
+    assert!(seen > 0 && torn == 0 && seen + dropped <= 200, "{out}");
+}
+
+#[test]
+fn shipped_log_lines_are_in_the_file_once_though_the_collector_is_killed() {
+    let _dog = watchdog(120);
+    let out = stdout(&Command::new(example("log_shipping")).output().unwrap());
+    let expected = "20000 lines, 5 kills; each line once and in order: true\n";
+    assert_eq!(out, expected);
+}

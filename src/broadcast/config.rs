@@ -228,6 +228,24 @@ impl Geometry {
     }
 }
 
+/// Refuses a header that [`Config::header`] could not have made.
+pub(crate) fn check_header(name: &str, header: &Header) -> Result<(), Error> {
+    Geometry::of(name, header).map(drop)
+}
+
+/// Where seat number `index` lies in the file.
+pub(crate) fn seat_at(header: &Header, index: u32) -> u64 {
+    header.control() + (size_of::<Control>() + index as usize * size_of::<Seat>()) as u64
+}
+
+/// Whether subscribers that are expected have not come yet, and what was sent waits for them.
+pub(crate) fn awaits(header: &Header, control: &Control) -> bool {
+    let expected = u64::from(header.flags >> EXPECTED) & SUBSCRIBERS_MAX;
+    header.flags & LOSSY == 0
+        && control.joined.load(crate::primitive::Ordering::Relaxed) < expected
+        && control.sent() > 0
+}
+
 fn check_capacity(capacity: u64) -> Result<(), Error> {
     let (why, remedy) = if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
         (

@@ -66,7 +66,9 @@ mod ring;
 mod subscriber;
 
 pub use crate::ring::broadcast::Start;
+pub(crate) use crate::ring::broadcast::{Control, Seat};
 pub use config::{Config, Policy};
+pub(crate) use config::{awaits, check_header, seat_at};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, attach, create, create_or_attach};
 pub use subscriber::{Iter, Message, Subscriber, View};

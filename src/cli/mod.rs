@@ -7,12 +7,15 @@ use clap::Parser;
 mod adapter;
 mod bench;
 mod clean;
+mod completions;
 mod ctl;
+mod doctor;
 mod failure;
 mod generate;
 mod inspect;
 mod inventory;
 mod list;
+mod man;
 mod map;
 mod probe;
 mod progress;
@@ -24,13 +27,48 @@ mod send;
 mod show;
 mod sink;
 mod size;
+mod stats;
+mod tap;
+mod top;
 
 pub(crate) use failure::Failure;
 use size::size;
 
+/// The first screen: every command, grouped, and where to go on. (A test compares it with the
+/// commands that there are.)
+const HELP: &str = "\
+{about}
+
+Usage: ringway COMMAND [ARGUMENTS]      ringway COMMAND --help shows examples
+
+  run          run programs as a pipeline, joined by rings where they speak them
+  send recv    lines, records or bytes, to and from any endpoint
+  ctl          command a running pipeline: stats, pause, drain, stop, ...
+  gen map sink stages to try pipelines with
+  list         what is on this machine, who uses it, how full it is
+  top          the same live: rates, stalls, waiting times, deaths
+  inspect tap  one ring: all there is to know; its messages as they pass
+  stats        counters of rings, for people or for Prometheus
+  rm clean     remove by name; remove what the dead have left
+  doctor       what this machine lacks for it, and the remedy
+  bench        compare every mechanism on this machine
+  completions  for bash, zsh, fish, elvish, powershell      man  manual pages
+
+  ringway run 'seq 1 1000000' 'grep 7' 'wc -l'
+  journalctl -f | ringway send ring:log       ringway recv ring:log
+  ringway bench --quick
+
+{options}";
+
 /// Fast and crash-proof messages between processes of one machine.
 #[derive(Parser)]
-#[command(name = "ringway", version, max_term_width = 100)]
+#[command(
+    name = "ringway",
+    version,
+    max_term_width = 100,
+    help_template = HELP,
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,17 +82,23 @@ enum Command {
     #[command(name = bench::worker::SUBCOMMAND, hide = true)]
     BenchWorker(bench::worker::Args),
     Clean(clean::Args),
+    Completions(completions::Args),
     Ctl(ctl::Args),
+    Doctor(doctor::Args),
     #[command(name = "gen")]
     Generate(generate::Args),
     Inspect(inspect::Args),
     List(list::Args),
+    Man(man::Args),
     Map(map::Args),
     Recv(recv::Args),
     Rm(rm::Args),
     Run(run::Args),
     Send(send::Args),
     Sink(sink::Args),
+    Stats(stats::Args),
+    Tap(tap::Args),
+    Top(top::Args),
 }
 
 /// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
@@ -68,16 +112,22 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker(args) => bench::worker::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Clean(args) => clean::main(args),
+        Command::Completions(args) => completions::main(args),
         Command::Ctl(args) => ctl::main(args),
+        Command::Doctor(args) => doctor::main(args),
         Command::Generate(args) => generate::main(args),
         Command::Inspect(args) => inspect::main(args),
         Command::List(args) => list::main(args),
+        Command::Man(args) => man::main(args),
         Command::Map(args) => map::main(args),
         Command::Recv(args) => recv::main(args),
         Command::Rm(args) => rm::main(args),
         Command::Run(args) => run::main(args),
         Command::Send(args) => send::main(args),
         Command::Sink(args) => sink::main(args),
+        Command::Stats(args) => stats::main(args),
+        Command::Tap(args) => tap::main(args),
+        Command::Top(args) => top::main(args),
     };
     result.unwrap_or_else(|failure| failure.report())
 }

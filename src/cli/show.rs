@@ -56,7 +56,6 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
-#[allow(dead_code)] // `top` uses it
 /// A time in nanoseconds: `85ns`, `1.5µs`, `20ms`, `3s`.
 pub(crate) fn nanos(nanos: f64) -> String {
     scaled(nanos, 1000.0, &["ns", "µs", "ms", "s"])

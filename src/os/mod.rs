@@ -7,7 +7,6 @@ pub(crate) mod bare;
 pub(crate) mod clock;
 pub(crate) mod eventfd;
 #[cfg(feature = "cli")]
-#[allow(dead_code)] // doctor uses the rest
 pub(crate) mod facts;
 pub(crate) mod fork;
 pub(crate) mod futex;

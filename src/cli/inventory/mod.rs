@@ -48,6 +48,9 @@ pub(crate) struct Thing {
     /// Seconds since it was made.
     pub(crate) age: u64,
     pub(crate) participants: Vec<Attendee>,
+    /// Device and inode: what it is, whatever it is called.
+    #[serde(skip)]
+    pub(crate) id: (u64, u64),
 }
 
 /// What kinds of things there are.
@@ -330,6 +333,7 @@ impl Finder<'_> {
             why: None,
             age: age.map_or(0, |age| age.as_secs()),
             participants: Vec::new(),
+            id: (meta.dev(), meta.ino()),
         }
     }
 

@@ -213,6 +213,7 @@ mod tests {
             why: None,
             age: 0,
             participants: Vec::new(),
+            id: (0, 0),
         };
         let (mut removed, mut in_use, mut undelivered, mut kills) = (0u64, 0u64, 0u64, 0u64);
         let mut random = 1u64;
