@@ -1,7 +1,7 @@
 //! The MPMC ring against Vyukov's queue, written plainly over the same kind of mapping: what surviving
 //! `kill -9` costs. Real processes, interleaved in one run, a raw two-line round trip beside each.
 //!
-//! `cargo bench --bench mpmc_vs_vyukov [-- REPETITIONS [1x1|2x2|4x4|rtt]]`
+//! `cargo bench --bench mpmc_vs_vyukov [-- REPETITIONS [1x1|2x2|4x4|rtt|cost [QUEUE]]]`
 
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::{Duration, Instant};
@@ -413,6 +413,27 @@ fn round_trip<Q: Queue>(there: &Q, back: &Q) -> f64 {
     elapsed.as_nanos() as f64 / (ROUND_TRIPS - ROUND_TRIPS / 10) as f64
 }
 
+/// Nanoseconds that a send and a receive take in one thread, all in its own cache: what the
+/// instructions cost.
+fn cost<Q: Queue>(queue: &Q, batch: usize) -> f64 {
+    const N: usize = 40_000;
+    pin(0);
+    let (mut tx, mut rx) = (queue.producer(), queue.consumer());
+    let values = [1; BATCH];
+    let started = Instant::now();
+    let mut total = 0;
+    for _ in 0..N / batch {
+        let mut left = tx.push(&values[..batch]);
+        while left > 0 {
+            left -= rx.pop(|value| total += value);
+        }
+    }
+    let elapsed = started.elapsed();
+    unpin();
+    assert_eq!(total as usize, N / batch * batch);
+    elapsed.as_nanos() as f64 / N as f64
+}
+
 fn unpin() {
     let mut set = CpuSet::new();
     (0..processors()).for_each(|cpu| set.set(cpu).expect("a processor"));
@@ -510,6 +531,7 @@ fn main() {
         .filter(|argument| argument != "--bench");
     let repetitions: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(5);
     let only = arguments.next();
+    let queue = arguments.next();
     let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     use WaitStrategy::{Adaptive, Spin};
     let names = [
@@ -526,6 +548,26 @@ fn main() {
         "{} processors, {repetitions} repetitions, 8-byte messages, {SLOTS} slots",
         processors()
     );
+    if is_wanted("cost") {
+        println!("\none thread: ns for a send and a receive, the least");
+        let costs: [fn() -> f64; 7] = [
+            || cost(&Vyukov::new(), 1),
+            || cost(&Ours::<false>::new(Spin), 1),
+            || cost(&Ours::<false>::new(Adaptive), 1),
+            || cost(&Ours::<true>::new(Spin), BATCH),
+            || cost(&Ours::<true>::new(Adaptive), BATCH),
+            || cost(&OurItems::new(Spin), 1),
+            || cost(&OurItems::new(Adaptive), 1),
+        ];
+        for (name, cost) in names.iter().zip(costs) {
+            if queue.as_deref().is_none_or(|wanted| wanted == *name) {
+                let least = (0..20 * repetitions)
+                    .map(|_| cost())
+                    .fold(f64::INFINITY, f64::min);
+                println!("  {name:<32} {least:>7.2}");
+            }
+        }
+    }
     for (producers, consumers) in [(1, 1), (2, 2), (4, 4)] {
         if !is_wanted(&format!("{producers}x{consumers}")) {
             continue;

@@ -108,10 +108,25 @@ impl Consumer {
             queue.release(ticket);
         }
         participant.notify();
-        self.open = Run::NONE;
+        self.open.count = 0;
     }
 
+    /// Takes a message if that needs one attempt and no look around: the short path.
     #[inline(always)]
+    fn take_at_once(&mut self) -> Option<Taken> {
+        let participant = self.participant();
+        // A copy: its parts stay in registers. A reference would be followed again after each access to
+        // shared memory.
+        let queue = *participant.queue();
+        if queue.alarm() != self.alarm {
+            return None;
+        }
+        let first = queue.claim_read_at_once(participant.intents())?;
+        self.open = Run { first, count: 1 };
+        Some(Taken(first))
+    }
+
+    #[inline(never)]
     fn take(&mut self) -> Result<Option<Taken>, RecvError> {
         if self.participant().queue().alarm() != self.alarm
             && let Some(taken) = self.adopt()
@@ -120,12 +135,9 @@ impl Consumer {
         }
         let participant = self.participant();
         match participant.queue().claim_read(participant.intents()) {
-            Ok(ticket) => {
-                self.open = Run {
-                    first: ticket,
-                    count: 1,
-                };
-                Ok(Some(Taken(ticket)))
+            Ok(first) => {
+                self.open = Run { first, count: 1 };
+                Ok(Some(Taken(first)))
             }
             Err(blocked) => self.blocked(blocked),
         }
@@ -238,6 +250,14 @@ impl Consumer {
     #[inline(always)]
     fn receive(&mut self, deadline: Deadline) -> Result<Taken, RecvError> {
         self.ready()?;
+        match self.take_at_once() {
+            Some(taken) => Ok(taken),
+            None => self.receive_again(deadline),
+        }
+    }
+
+    #[inline(never)]
+    fn receive_again(&mut self, deadline: Deadline) -> Result<Taken, RecvError> {
         match self.take()? {
             Some(taken) => Ok(taken),
             None => self.wait_for_message(deadline),
@@ -310,12 +330,18 @@ impl Consumer {
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         self.ready()?;
+        let taken = match self.take_at_once() {
+            Some(taken) => taken,
+            None => self.try_again()?,
+        };
+        self.message(taken)
+    }
+
+    #[inline(never)]
+    fn try_again(&mut self) -> Result<Taken, RecvError> {
         match self.take()? {
-            Some(taken) => self.message(taken),
-            None => match self.fruitless()? {
-                Some(taken) => self.message(taken),
-                None => Err(RecvError::Empty),
-            },
+            Some(taken) => Ok(taken),
+            None => self.fruitless()?.ok_or(RecvError::Empty),
         }
     }
 
@@ -563,7 +589,7 @@ impl Drop for Message<'_> {
         let participant = self.consumer.participant();
         participant.queue().release(self.taken.ticket());
         participant.notify();
-        self.consumer.open = Run::NONE;
+        self.consumer.open.count = 0;
     }
 }
 

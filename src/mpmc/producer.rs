@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::{Error, SendError};
 use crate::os::clock::Deadline;
 use crate::primitive::Ordering;
-use crate::ring::mpmc::{Blocked, Run, Unblocked};
+use crate::ring::mpmc::{Blocked, Queue, Run, Unblocked};
 use crate::wait::{Blocking, block_on};
 
 use super::participant::{Gone, LOST_SENDING, Participant, Role};
@@ -152,23 +152,28 @@ impl Producer {
         }
     }
 
+    /// Sends `message` if that takes one attempt: the short path. Whether it did.
     #[inline(always)]
-    fn fill(&self, ticket: u64, bytes: &[u8]) {
-        let slots = &self.participant().queue().slots;
-        slots
-            .length(ticket)
-            .store(bytes.len() as u32, Ordering::Relaxed);
-        // SAFETY: the slot is claimed, so nobody else accesses its payload, of at least `slot_size`
-        // bytes, which `bytes` does not exceed (checked).
-        unsafe { slots.copy_in(ticket, bytes) }
-        self.participant().passed(bytes.len());
+    fn send_at_once(&self, message: &[u8]) -> bool {
+        let participant = self.participant();
+        // A copy: its parts stay in registers. A reference would be followed again after each access to
+        // shared memory.
+        let queue = *participant.queue();
+        let Some(ticket) = queue.claim_write_at_once(participant.intents()) else {
+            return false;
+        };
+        fill(queue, ticket, message);
+        queue.commit(ticket);
+        participant.passed(message.len());
+        participant.notify();
+        true
     }
 
-    #[inline(always)]
     fn put(&mut self, ticket: u64, bytes: &[u8]) {
-        self.fill(ticket, bytes);
         let participant = self.participant();
+        fill(*participant.queue(), ticket, bytes);
         participant.queue().commit(ticket);
+        participant.passed(bytes.len());
         participant.notify();
     }
 
@@ -180,19 +185,20 @@ impl Producer {
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.ready()?;
         self.check(message.len())?;
-        match self.claim()? {
-            Some(ticket) => {
-                self.put(ticket, message);
-                Ok(())
-            }
-            None => match self.fruitless()? {
-                Some(ticket) => {
-                    self.put(ticket, message);
-                    Ok(())
-                }
-                None => Err(SendError::Full),
-            },
+        if self.send_at_once(message) {
+            return Ok(());
         }
+        self.try_send_again(message)
+    }
+
+    #[inline(never)]
+    fn try_send_again(&mut self, message: &[u8]) -> Result<(), SendError> {
+        let ticket = match self.claim()? {
+            Some(ticket) => ticket,
+            None => self.fruitless()?.ok_or(SendError::Full)?,
+        };
+        self.put(ticket, message);
+        Ok(())
     }
 
     /// A call that does not block found no room: now and then it asks why.
@@ -234,6 +240,14 @@ impl Producer {
     ) -> Result<(), SendError> {
         self.ready()?;
         self.check(message.len())?;
+        if self.send_at_once(message) {
+            return Ok(());
+        }
+        self.send_again(message, deadline)
+    }
+
+    #[inline(never)]
+    fn send_again(&mut self, message: &[u8], deadline: Deadline) -> Result<(), SendError> {
         let ticket = match self.claim()? {
             Some(ticket) => ticket,
             None => self.wait_for_room(deadline)?,
@@ -360,7 +374,7 @@ impl Producer {
                     self.settle();
                     return Err(error);
                 }
-                self.fill(self.open.first, message);
+                fill(*self.participant().queue(), self.open.first, message);
                 self.participant().queue().commit(self.open.first);
                 self.open = Run {
                     first: self.open.first.wrapping_add(1),
@@ -395,6 +409,16 @@ impl Producer {
         };
         shared.geometry.slot_size as usize
     }
+}
+
+/// Writes length and payload of the message in claimed slot `ticket`.
+#[inline(always)]
+fn fill(queue: Queue<'_>, ticket: u64, message: &[u8]) {
+    let len = message.len() as u32;
+    queue.slots.length(ticket).store(len, Ordering::Relaxed);
+    // SAFETY: the slot is claimed, so nobody else accesses its payload, of at least `slot_size` bytes,
+    // which `message` does not exceed (checked by the callers).
+    unsafe { queue.slots.copy_in(ticket, message) }
 }
 
 impl Clone for Producer {

@@ -254,9 +254,19 @@ fn adoption(word: u64, ticket: u64) -> Option<(u64, u64)> {
 
 // The data path.
 impl<'a> Queue<'a> {
+    /// As [`Queue::claim_write`], if one attempt does. By value, and calling nothing that is not inlined:
+    /// so the view's parts stay in registers between accesses to shared memory.
+    #[inline(always)]
+    pub(crate) fn claim_write_at_once(self, me: &Intents) -> Option<u64> {
+        let tail = self.cursors.tail.load(Ordering::Relaxed);
+        // ACQUIRE: the reader's accesses to the payload. SYNC: slot free for the next lap
+        let is_free = self.slots.sequence(tail).load(Ordering::Acquire) == tail;
+        (is_free && self.move_tail(me, tail, 1).is_ok()).then_some(tail)
+    }
+
     /// Claims one slot for writing. It stays the caller's until [`Queue::commit`] or
     /// [`Queue::abort`], one of which must come before its next claim.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn claim_write(&self, me: &Intents) -> Result<u64, Blocked> {
         let mut tail = self.cursors.tail.load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
@@ -306,7 +316,7 @@ impl<'a> Queue<'a> {
 
     /// The claim itself: intent, then cursor.
     #[inline(always)]
-    fn move_tail(&self, me: &Intents, tail: u64, count: u64) -> Result<(), u64> {
+    fn move_tail(self, me: &Intents, tail: u64, count: u64) -> Result<(), u64> {
         // RELEASE: whoever finds the old intent gone must find the slot that it named moved on.
         // SYNC: intent overwritten after the slot moved on
         me.write
@@ -348,7 +358,7 @@ impl<'a> Queue<'a> {
 
     /// Makes the message in claimed slot `ticket` visible.
     #[inline(always)]
-    pub(crate) fn commit(&self, ticket: u64) {
+    pub(crate) fn commit(self, ticket: u64) {
         // RELEASE: the payload. SYNC: message ready
         self.slots
             .sequence(ticket)
@@ -365,9 +375,18 @@ impl<'a> Queue<'a> {
             .store(poisoned(ticket), Ordering::Release);
     }
 
+    /// As [`Queue::claim_read`], if one attempt does. By value: see [`Queue::claim_write_at_once`].
+    #[inline(always)]
+    pub(crate) fn claim_read_at_once(self, me: &Intents) -> Option<u64> {
+        let head = self.cursors.head.load(Ordering::Relaxed);
+        // ACQUIRE: the payload. SYNC: message ready
+        let is_ready = self.slots.sequence(head).load(Ordering::Acquire) == ready(head);
+        (is_ready && self.move_head(me, head, 1).is_ok()).then_some(head)
+    }
+
     /// Takes one message. It stays the caller's until [`Queue::release`], which must come before its
     /// next claim.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn claim_read(&self, me: &Intents) -> Result<u64, Blocked> {
         let mut head = self.cursors.head.load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
@@ -413,7 +432,7 @@ impl<'a> Queue<'a> {
     }
 
     #[inline(always)]
-    fn move_head(&self, me: &Intents, head: u64, count: u64) -> Result<(), u64> {
+    fn move_head(self, me: &Intents, head: u64, count: u64) -> Result<(), u64> {
         // RELEASE: as in `move_tail`. SYNC: intent overwritten after the slot moved on
         me.read
             .store(Run { first: head, count }.word(), Ordering::Release);
@@ -450,7 +469,7 @@ impl<'a> Queue<'a> {
 
     /// Gives the slot of a message that was taken, or adopted, to the producers.
     #[inline(always)]
-    pub(crate) fn release(&self, ticket: u64) {
+    pub(crate) fn release(self, ticket: u64) {
         // RELEASE: the reader's accesses to the payload. SYNC: slot free for the next lap
         self.slots
             .sequence(ticket)
@@ -459,7 +478,7 @@ impl<'a> Queue<'a> {
 
     /// The word of slot `ticket` when it is free again.
     #[inline(always)]
-    fn next_lap(&self, ticket: u64) -> u64 {
+    fn next_lap(self, ticket: u64) -> u64 {
         ticket.wrapping_add(self.slots.capacity())
     }
 
