@@ -258,7 +258,7 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "self.publish_header(self.position, header(0, CLOSED))",
         "{ let _ = self.publish_header(self.position, header(0, CLOSED)); Notify::Nobody }",
     ),
-    ("wait/bell", "without_fences", "full_fence();", ""),
+    ("wait/bell", "without_fences", "barrier();", ""),
     // Not mutants: two files under the module names by which one uses the other.
     ("ring/mpmc", "unchanged", "", ""),
     ("ring/items", "unchanged", "", ""),

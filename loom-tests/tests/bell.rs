@@ -85,7 +85,7 @@ macro_rules! models {
                                 drop(self.futex.1.wait(guard).unwrap());
                             }
                         }
-                        self.bell.woken();
+                        self.bell.announce();
                         if self.take() {
                             if self.available.load(Ordering::Acquire) > 0 {
                                 self.ring();

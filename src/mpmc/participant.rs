@@ -11,10 +11,10 @@ use crate::os::clock::Deadline;
 use crate::os::fork::Mark;
 use crate::os::life::LockFile;
 use crate::participant::{self, Life, Membership, Record, Watch};
-use crate::primitive::CachePadded;
+use crate::primitive::{CachePadded, full_fence, light_fence};
 use crate::ring::mpmc::{Cursors, Intents, Queue};
 use crate::sleeper::{Door, Sleeper};
-use crate::wait::{Bell, Spinner};
+use crate::wait::{Bell, Spinner, WaitStrategy};
 
 use super::ring::Shared;
 
@@ -94,6 +94,41 @@ pub(super) enum Gone {
     Died,
 }
 
+/// How a participant finds out whether somebody sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notifying {
+    /// Nobody ever sleeps.
+    Nobody,
+    /// By a look: sleepers have every running thread pass a fence before they sleep.
+    Lightly,
+    /// By a fence and a look.
+    Fenced,
+}
+
+impl Notifying {
+    fn new(strategy: WaitStrategy, control: &Control) -> Notifying {
+        if !strategy.parks() {
+            return Notifying::Nobody;
+        }
+        // Where every wait is a sleep, a fence costs less than a system call before each.
+        if strategy != WaitStrategy::Adaptive {
+            return Notifying::Fenced;
+        }
+        if os::membarrier::register() {
+            return Notifying::Lightly;
+        }
+        // Who cannot be reached by others' fences cannot make them pass one either.
+        Notifying::demand_fences(control);
+        Notifying::Fenced
+    }
+
+    /// Some sleeper cannot have others pass a fence: they have to do so by themselves.
+    fn demand_fences(control: &Control) {
+        control.messages.demand_fences();
+        control.room.demand_fences();
+    }
+}
+
 /// One attached participant: a producer's or a consumer's inner part.
 pub(super) struct Participant {
     /// Views of the memory that `shared`, declared after it, keeps mapped.
@@ -113,7 +148,7 @@ pub(super) struct Participant {
     /// Where this one sleeps, and where it wakes.
     sleeps: Sleeper,
     wakes: Sleeper,
-    parks: bool,
+    notifying: Notifying,
     /// The longest message; a private copy at hand.
     pub(super) slot_size: usize,
     pub(super) spinner: Spinner,
@@ -134,6 +169,7 @@ impl Participant {
             .control()
             .history(role)
             .store(LEFT, Ordering::Relaxed);
+        let notifying = Notifying::new(strategy, shared.control());
         let alone = participant::are_alone(&shared.mapping, &membership);
         let queue = shared.queue();
         // SAFETY: the views point into the mapping, which `shared` keeps for longer than the
@@ -160,7 +196,7 @@ impl Participant {
             alive: Cell::new(0),
             sleeps,
             wakes,
-            parks: strategy.parks(),
+            notifying,
             slot_size: shared.geometry.slot_size as usize,
             spinner: Spinner::new(strategy, os::yield_now, alone),
         })
@@ -260,7 +296,12 @@ impl Participant {
     /// After something that a peer may be waiting for.
     #[inline(always)]
     pub(super) fn notify(&self) {
-        if self.parks && self.control.bell(self.peer_door()).ring() {
+        let rings = match self.notifying {
+            Notifying::Nobody => false,
+            Notifying::Lightly => self.control.bell(self.peer_door()).ring_with(light_fence),
+            Notifying::Fenced => self.control.bell(self.peer_door()).ring(),
+        };
+        if rings {
             self.wake_peer();
         }
     }
@@ -269,10 +310,9 @@ impl Participant {
     /// relaxed stores came after.
     #[inline(always)]
     pub(super) fn notify_after_exchange(&self) {
-        if self.parks
+        if self.notifying != Notifying::Nobody
             && self
-                .shared
-                .control()
+                .control
                 .bell(self.peer_door())
                 .ring_after_exchange()
         {
@@ -290,14 +330,16 @@ impl Participant {
     #[cold]
     pub(super) fn pass_on(&self) {
         let bell = self.control.bell(self.door());
-        if self.parks && bell.ring() {
+        if self.notifying != Notifying::Nobody && bell.ring() {
             self.sleeps.wake(bell.word());
         }
     }
 
     /// Announces that it is going to sleep.
     pub(super) fn announce(&self) -> u64 {
-        self.control.bell(self.door()).announce()
+        self.control
+            .bell(self.door())
+            .announce_with(|| self.fence_others())
     }
 
     /// Sleeps until woken, at most a slice of time.
@@ -305,8 +347,19 @@ impl Participant {
         self.count(|record| &record.parks);
         let bell = self.control.bell(self.door());
         let result = self.sleeps.sleep(bell.word(), expected, deadline);
-        bell.woken();
+        bell.announce_with(|| self.fence_others());
         result
+    }
+
+    /// The sleeper's fence, which stands in for those that notifiers leave out.
+    #[cold]
+    fn fence_others(&self) {
+        // A peer's notifier may be light though this one's is not. (One that looked before it could see the
+        // demand may miss this sleeper: once, for a slice of time.)
+        if self.shared.geometry.wait == WaitStrategy::Adaptive && !os::membarrier::all() {
+            Notifying::demand_fences(self.control);
+        }
+        full_fence();
     }
 
     /// Counts one more stall.
