@@ -79,6 +79,24 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "if true",
     ),
     (
+        "ring/mpmc",
+        "batches_forget_the_readers",
+        "oldest = oldest.min(held.unwrap_or(head));",
+        "let _ = held; oldest = oldest.min(head);",
+    ),
+    (
+        "ring/mpmc",
+        "batches_ask_relaxed",
+        "let run = Run::from_word(word.load(Ordering::Acquire)); let held = run",
+        "let run = Run::from_word(word.load(Ordering::Relaxed)); let held = run",
+    ),
+    (
+        "ring/mpmc",
+        "nobody_frees_what_was_stepped_over",
+        "if self.slots.sequence(ticket).load(Ordering::Relaxed) == poisoned(before) { self.step_over(before); }",
+        "",
+    ),
+    (
         "ring/spsc",
         "header_store_is_relaxed",
         "self.data.word(at).store(word, Ordering::Release);\n        }\n        Notify::Nobody",

@@ -311,10 +311,7 @@ impl Participant {
     #[inline(always)]
     pub(super) fn notify_after_exchange(&self) {
         if self.notifying != Notifying::Nobody
-            && self
-                .control
-                .bell(self.peer_door())
-                .ring_after_exchange()
+            && self.control.bell(self.peer_door()).ring_after_exchange()
         {
             self.wake_peer();
         }
@@ -337,9 +334,12 @@ impl Participant {
 
     /// Announces that it is going to sleep.
     pub(super) fn announce(&self) -> u64 {
-        self.control
-            .bell(self.door())
-            .announce_with(|| self.fence_others())
+        let bell = self.control.bell(self.door());
+        if self.shared.geometry.wait == WaitStrategy::Adaptive {
+            bell.announce_with(|| self.fence_others())
+        } else {
+            bell.announce()
+        }
     }
 
     /// Sleeps until woken, at most a slice of time.
@@ -347,7 +347,8 @@ impl Participant {
         self.count(|record| &record.parks);
         let bell = self.control.bell(self.door());
         let result = self.sleeps.sleep(bell.word(), expected, deadline);
-        bell.announce_with(|| self.fence_others());
+        // Others may sleep still, and whoever woke this one cleared the mark.
+        self.announce();
         result
     }
 
@@ -356,7 +357,7 @@ impl Participant {
     fn fence_others(&self) {
         // A peer's notifier may be light though this one's is not. (One that looked before it could see the
         // demand may miss this sleeper: once, for a slice of time.)
-        if self.shared.geometry.wait == WaitStrategy::Adaptive && !os::membarrier::all() {
+        if !os::membarrier::all() {
             Notifying::demand_fences(self.control);
         }
         full_fence();

@@ -26,6 +26,8 @@ pub struct Producer {
     member: Result<Participant, (std::sync::Arc<Shared>, Error)>,
     /// Slots claimed and not settled: by an open reservation, or one that was leaked.
     open: Run,
+    /// Slots of tickets below this are known to be free, as far as the tail has not passed them.
+    free: u64,
     fruitless: u32,
     gone: Option<Gone>,
 }
@@ -35,6 +37,7 @@ impl Producer {
         Producer {
             member: Ok(participant),
             open: Run::NONE,
+            free: 0,
             fruitless: 0,
             gone: None,
         }
@@ -330,7 +333,8 @@ impl Producer {
     }
 
     /// Sends all `messages`, in order, claiming many slots at a time; blocks while there is no room.
-    /// The messages of one batch need not end up side by side when others send, too.
+    /// The messages of one batch need not end up side by side when others send, too. They become visible
+    /// up to 64 at a time, as many as the iterator's `size_hint` promises and there is room for.
     ///
     /// # Errors
     /// As [`Producer::send`]; what was sent before the error stays sent.
@@ -353,11 +357,12 @@ impl Producer {
             // As many slots as there are messages for certain.
             let most = BATCH.min(1 + messages.size_hint().0 as u64);
             let participant = self.participant();
-            // Open until each is committed: the iterator may panic, or have promised too much.
-            self.open = match participant
-                .queue()
-                .claim_write_run(participant.intents(), most)
-            {
+            // Open until they are committed: the iterator may panic, or have promised too much.
+            let claim =
+                participant
+                    .queue()
+                    .claim_write_run(participant.intents(), &mut self.free, most);
+            let run = match claim {
                 Ok(run) => run,
                 Err(blocked) => {
                     self.blocked(blocked)?;
@@ -365,27 +370,37 @@ impl Producer {
                     Run { first, count: 1 }
                 }
             };
+            self.open = run;
             next = Some(first);
-            while self.open.count != 0
+            let (mut filled, mut result) = (0, Ok(()));
+            while filled < run.count
                 && let Some(message) = next
             {
                 let message = message.as_ref();
-                if let Err(error) = self.check(message.len()) {
-                    self.settle();
-                    return Err(error);
+                result = self.check(message.len());
+                if result.is_err() {
+                    break;
                 }
-                fill(*self.participant().queue(), self.open.first, message);
-                self.participant().queue().commit(self.open.first);
-                self.open = Run {
-                    first: self.open.first.wrapping_add(1),
-                    count: self.open.count - 1,
-                };
+                fill(*self.participant().queue(), run.first.wrapping_add(filled), message);
+                self.participant().passed(message.len());
+                filled += 1;
                 next = messages.next();
             }
+            // One after the other, when all are there: consumers find them together, and the lines stream.
+            let queue = *self.participant().queue();
+            for i in 0..filled {
+                queue.commit(run.first.wrapping_add(i));
+            }
+            self.open = Run {
+                first: run.first.wrapping_add(filled),
+                count: run.count - filled,
+            };
             if self.open.count != 0 {
                 self.settle();
+            } else {
+                self.participant().notify();
             }
-            self.participant().notify();
+            result?;
         }
         Ok(())
     }
@@ -432,6 +447,7 @@ impl Clone for Producer {
         Producer {
             member,
             open: Run::NONE,
+            free: 0,
             fruitless: 0,
             gone: None,
         }

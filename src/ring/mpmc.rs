@@ -63,6 +63,8 @@ const NOBODY: u64 = 255;
 pub(crate) const MAX_PARTICIPANTS: usize = NOBODY as usize;
 /// The most tickets in one claim.
 pub(crate) const MAX_RUN: u64 = (1 << (64 - TICKET_BITS)) - 1;
+/// Up to so many records, a producer of batches asks them which slots are free, and not the slots.
+const FEW_RECORDS: usize = 16;
 /// Failed compare-exchanges in one call before it gives up with a "try again": only a hostile peer
 /// can make so many.
 const ATTEMPTS: u32 = 1 << 20;
@@ -284,27 +286,27 @@ impl<'a> Queue<'a> {
         self.give_up(&me.write)
     }
 
-    /// Claims between 1 and `most` slots in a row for writing.
+    /// Claims between 1 and `most` slots in a row for writing. `free` is the caller's own: slots of tickets
+    /// below it are known to be free, unless the tail has passed them.
     #[inline]
-    pub(crate) fn claim_write_run(&self, me: &Intents, most: u64) -> Result<Run, Blocked> {
+    pub(crate) fn claim_write_run(
+        &self,
+        me: &Intents,
+        free: &mut u64,
+        most: u64,
+    ) -> Result<Run, Blocked> {
         let most = most.clamp(1, MAX_RUN.min(self.slots.capacity()));
         let mut tail = self.cursors.tail.load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
-            // A free slot stays free until the tail has moved past it, so that looking at them one
-            // by one is enough. ACQUIRE: SYNC: slot free for the next lap
-            let is_free =
-                |i: &u64| self.slots.sequence(tail + i).load(Ordering::Acquire) == tail + i;
-            let count = if tail < LIMIT {
-                (0..most).take_while(is_free).count() as u64
-            } else {
-                0
-            };
+            let mut count = self.free_run(free, tail, most);
             if count == 0 {
+                // ACQUIRE: SYNC: slot free for the next lap
                 let word = self.slots.sequence(tail).load(Ordering::Acquire);
                 if word != tail {
                     tail = self.no_slot(me, tail, word)?;
+                    continue;
                 }
-                continue;
+                count = 1;
             }
             match self.move_tail(me, tail, count) {
                 Ok(()) => return Ok(Run { first: tail, count }),
@@ -312,6 +314,51 @@ impl<'a> Queue<'a> {
             }
         }
         self.give_up(&me.write)
+    }
+
+    /// How many slots from `tail` on are free, up to `most`. (A free slot stays free until the tail has moved
+    /// past it, so what was found once need not be looked at again.)
+    #[inline]
+    fn free_run(&self, free: &mut u64, tail: u64, most: u64) -> u64 {
+        if tail >= LIMIT {
+            return 0;
+        }
+        let known = |free: u64| free.saturating_sub(tail).min(most);
+        if known(*free) < most && self.records().len() <= FEW_RECORDS {
+            *free = self.find_free();
+        }
+        if known(*free) > 0 {
+            return known(*free);
+        }
+        // ACQUIRE: SYNC: slot free for the next lap
+        let is_free = |i: &u64| self.slots.sequence(tail + i).load(Ordering::Acquire) == tail + i;
+        (0..most).take_while(is_free).count() as u64
+    }
+
+    /// The ticket up to which all slots are free or claimed already, told from the head and the readers' names
+    /// instead of from each slot: its line would come here to be looked at, and have to come again to be written.
+    ///
+    /// A message that was taken and not released is named by its reader's record, or its late reader's. So what
+    /// is below the head and not named was released. (Or stepped over, and its slot perhaps not freed yet: the
+    /// next claimant may write to it all the same, since nobody else will, and nobody reads a poisoned slot.)
+    #[cold]
+    fn find_free(&self) -> u64 {
+        // ACQUIRE: the names of those who took what is below. SYNC: intent before its claim
+        let head = self.cursors.head.load(Ordering::Acquire);
+        let mut oldest = head;
+        for intents in self.records() {
+            // A joiner writes `legacy` before it clears `read`: read in the other order.
+            for word in [&intents.read, &intents.legacy] {
+                // ACQUIRE: whatever it named before was released, and its reader is done with the payload.
+                // SYNC: intent overwritten after the slot moved on; SYNC: read moved to legacy
+                let run = Run::from_word(word.load(Ordering::Acquire));
+                let held = run
+                    .tickets(self.slots.capacity())
+                    .find(|&ticket| ticket < head && self.is_unreleased(ticket));
+                oldest = oldest.min(held.unwrap_or(head));
+            }
+        }
+        oldest.wrapping_add(self.slots.capacity())
     }
 
     /// The claim itself: intent, then cursor.
@@ -635,6 +682,11 @@ impl<'a> Queue<'a> {
 
     /// Poisons `ticket` if it was claimed by a dead producer that did not finish it. Whether it did.
     fn poison(&self, ticket: u64, is_dead: &impl Fn(usize) -> bool) -> bool {
+        // A batch may have been claimed over a slot that was stepped over and not freed.
+        let before = ticket.wrapping_sub(self.slots.capacity());
+        if self.slots.sequence(ticket).load(Ordering::Relaxed) == poisoned(before) {
+            self.step_over(before);
+        }
         // In this order: a ticket that nobody has claimed yet may be named by the dead, too.
         if !self.has_claimed(ticket)
             || self.slots.sequence(ticket).load(Ordering::Acquire) != ticket
@@ -680,8 +732,14 @@ impl<'a> Queue<'a> {
 
     /// Whether message `ticket` was taken and is not released yet, whoever has it.
     fn is_held(&self, ticket: u64) -> bool {
+        self.has_taken(ticket) && self.is_unreleased(ticket)
+    }
+
+    /// As [`Queue::is_held`], of a message that was taken for certain.
+    fn is_unreleased(&self, ticket: u64) -> bool {
+        // ACQUIRE: if it was released, its reader's accesses. SYNC: slot free for the next lap
         let word = self.slots.sequence(ticket).load(Ordering::Acquire);
-        self.has_taken(ticket) && (word == ready(ticket) || adoption(word, ticket).is_some())
+        word == ready(ticket) || adoption(word, ticket).is_some()
     }
 
     /// Goes through the messages whose dead readers are still on record, until `f` has an answer.

@@ -17,9 +17,9 @@
 //! Sleeping costs so much that this adds little, and whoever keeps up pays nothing. A sleeper that cannot
 //! make that call sets FENCE, which tells all notifiers to fence by themselves.
 //!
-//! Whoever is woken announces once more (others may sleep still, and who woke it cleared WAITING) and rings on if there is more: one message wakes one
-//! sleeper, and those who come while that one is waking up are not lost to the others. A notifier
-//! killed between its change and its wake, or a sleeper killed between its waking and its ringing on,
+//! Whoever is woken announces once more (others may sleep still, and who woke it cleared WAITING) and
+//! rings on if there is more: one message wakes one sleeper, and those who come while that one is
+//! waking up are not lost to the others. A notifier killed between its change and its wake, or a sleeper killed between its waking and its ringing on,
 //! costs the others no more than the slice of time after which every sleeper looks again.
 
 use crate::primitive::{AtomicU64, Ordering, fence_after_exchange, full_fence};
