@@ -56,5 +56,5 @@ mutants!(
     head_moves_after_the_slot_is_freed: aborted_slots_are_stepped_over,
     batches_forget_the_readers: batches_over_slots_that_readers_hold,
     batches_ask_relaxed: batches_over_slots_that_readers_hold,
-    nobody_frees_what_was_stepped_over: a_dead_batch_over_a_slot_that_nobody_freed,
+    nobody_frees_what_was_stepped_over: a_batch_over_a_slot_that_nobody_freed,
 );
