@@ -17,7 +17,7 @@ models!(
     two_producers_one_consumer,
     one_producer_two_consumers,
     batches,
-    batches_over_slots_that_readers_hold,
+    batches_over_slots_that_a_reader_holds,
     a_batch_over_a_slot_that_nobody_freed,
     a_living_loser_does_not_hide_a_dead_winner,
     an_intent_without_a_claim_poisons_nothing,

@@ -54,7 +54,7 @@ mutants!(
     release_is_relaxed: two_producers_one_consumer,
     claim_does_not_publish_the_intent: an_intent_without_a_claim_poisons_nothing,
     head_moves_after_the_slot_is_freed: aborted_slots_are_stepped_over,
-    batches_forget_the_readers: batches_over_slots_that_readers_hold,
-    batches_ask_relaxed: batches_over_slots_that_readers_hold,
+    batches_forget_the_readers: batches_over_slots_that_a_reader_holds,
+    batches_ask_relaxed: batches_over_slots_that_a_reader_holds,
     nobody_frees_what_was_stepped_over: a_batch_over_a_slot_that_nobody_freed,
 );

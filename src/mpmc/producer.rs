@@ -356,12 +356,13 @@ impl Producer {
         while let Some(first) = next {
             // As many slots as there are messages for certain.
             let most = BATCH.min(1 + messages.size_hint().0 as u64);
+            let mut free = self.free;
             let participant = self.participant();
             // Open until they are committed: the iterator may panic, or have promised too much.
-            let claim =
-                participant
-                    .queue()
-                    .claim_write_run(participant.intents(), &mut self.free, most);
+            let claim = participant
+                .queue()
+                .claim_write_run(participant.intents(), &mut free, most);
+            self.free = free;
             let run = match claim {
                 Ok(run) => run,
                 Err(blocked) => {
@@ -379,6 +380,7 @@ impl Producer {
                 let message = message.as_ref();
                 result = self.check(message.len());
                 if result.is_err() {
+                    next = None;
                     break;
                 }
                 fill(*self.participant().queue(), run.first.wrapping_add(filled), message);
