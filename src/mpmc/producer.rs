@@ -383,7 +383,11 @@ impl Producer {
                     next = None;
                     break;
                 }
-                fill(*self.participant().queue(), run.first.wrapping_add(filled), message);
+                fill(
+                    *self.participant().queue(),
+                    run.first.wrapping_add(filled),
+                    message,
+                );
                 self.participant().passed(message.len());
                 filled += 1;
                 next = messages.next();
