@@ -1,5 +1,6 @@
 //! The MPMC ring in one process: what a user sees.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ringway::mpmc::{self, Config, OnDeath, Ring};
@@ -285,7 +286,6 @@ fn a_ring_is_found_by_its_name_and_by_its_descriptor() {
     let other = mpmc::attach(&name).unwrap();
     assert_eq!((other.capacity(), other.slot_size()), (4, 100));
     ring.producer().unwrap().send(b"by name").unwrap();
-    use std::os::fd::AsFd;
     let third = Ring::from_fd(ring.as_fd().try_clone_to_owned().unwrap()).unwrap();
     assert_eq!(&third.consumer().unwrap().recv().unwrap()[..], b"by name");
     drop(third);
@@ -294,6 +294,37 @@ fn a_ring_is_found_by_its_name_and_by_its_descriptor() {
         matches!(mpmc::attach(&name), Err(Error::NotFound { .. })),
         "the last one unlinks"
     );
+}
+
+#[test]
+fn event_descriptors_have_no_name_and_a_ring_with_them_is_refused_one() {
+    let _watchdog = watchdog(60);
+    let name = format!("mpmc-eventfd-{}", std::process::id());
+    let config = Config::default().slots(4).wait(WaitStrategy::EventFd);
+    let error = mpmc::create(&name, config.clone()).unwrap_err().to_string();
+    assert!(error.contains("send_over"), "{error}");
+    assert!(!std::path::Path::new(&format!("/dev/shm/ringway.{name}")).exists());
+    // Its memory alone is not the ring either.
+    let ring = Ring::anonymous(config).unwrap();
+    let fd = ring.as_fd().try_clone_to_owned().unwrap();
+    let error = Ring::from_fd(fd).unwrap_err().to_string();
+    assert!(error.contains("send_over"), "{error}");
+    // Passed whole, it is, and sleepers on both sides are woken.
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ring.send_over(&ours).unwrap();
+    let passed = Ring::receive_over(&theirs).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut tx = passed.producer().unwrap();
+            for i in 0..1000u64 {
+                tx.send(&i.to_le_bytes()).unwrap();
+            }
+        });
+        let mut rx = ring.consumer().unwrap();
+        for i in 0..1000u64 {
+            assert_eq!(&rx.recv().unwrap()[..], i.to_le_bytes());
+        }
+    });
 }
 
 #[test]

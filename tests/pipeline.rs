@@ -307,6 +307,22 @@ fn the_order_is_kept_when_asked_for() {
 }
 
 #[test]
+fn the_order_of_messages_is_not_promised_to_be_kept() {
+    let _dog = watchdog(60);
+    let source = "ringway gen --count 100";
+    let out = output(&[source, "-j2", "--keep-order", "ringway map", "ringway sink"]);
+    assert_eq!(out.status.code(), Some(126));
+    let said = stderr(&out);
+    assert!(
+        said.contains("stage 2 (ringway map)") && said.contains("plain:COMMAND"),
+        "{said}"
+    );
+    // One worker keeps it without being asked to.
+    let out = output(&[source, "-j1", "--keep-order", "ringway map", "ringway sink"]);
+    assert!(out.status.success(), "{}", stderr(&out));
+}
+
+#[test]
 fn a_killed_workers_chunk_is_done_again_and_nothing_is_lost_or_doubled() {
     let _dog = watchdog(60);
     // Killed half-way, with half of its output written.

@@ -49,6 +49,9 @@ struct Options {
     restart: Option<u32>,
 
     /// Give the output of -j in the order of its input
+    ///
+    /// For plain programs. Several workers that speak messages take each as it comes, so this is refused
+    /// with them: number the messages, or have the workers take lines with `plain:COMMAND`.
     #[arg(short, long)]
     keep_order: bool,
 

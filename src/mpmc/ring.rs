@@ -190,6 +190,7 @@ impl Ring {
         let header = config.header()?;
         let geometry = Geometry::of(name, &header)?;
         let events = match geometry.wait {
+            WaitStrategy::EventFd if place != Place::Anonymous => return Err(sleeper::NO_EVENTS),
             WaitStrategy::EventFd => {
                 let event = || EventFd::new().map_err(|error| Error::os("eventfd", name, error));
                 Some(Events::from([event()?, event()?]))
@@ -209,6 +210,9 @@ impl Ring {
 
     fn open(mapping: Mapping, events: Option<Events>) -> Result<Ring, Error> {
         let geometry = Geometry::of(mapping.name(), mapping.header())?;
+        if geometry.wait == WaitStrategy::EventFd && events.is_none() && mapping.is_writable() {
+            return Err(sleeper::NO_EVENTS);
+        }
         Ok(Ring(Arc::new(Shared {
             mapping,
             geometry,

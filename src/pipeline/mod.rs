@@ -229,7 +229,8 @@ impl Pipeline {
         self
     }
 
-    /// Whether the output of several jobs comes in the order of their input.
+    /// Whether the output of several jobs comes in the order of their input. Only chunks of lines can be put
+    /// in order: with several workers that speak messages the pipeline does not start.
     pub fn keep_order(mut self, keep: bool) -> Pipeline {
         self.keep_order = keep;
         self

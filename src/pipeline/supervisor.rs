@@ -244,6 +244,22 @@ impl Running {
             messages.push(pair[0].aware.output && pair[1].aware.input && !chunked[index]);
             chunked.push(stages[index + 1].jobs.is_some() && !messages[index]);
         }
+        // Workers that speak messages take each as it comes and finish each when it is done.
+        let unordered = (0..stages.len())
+            .find(|&index| !chunked[index] && stages[index].jobs.is_some_and(|jobs| jobs > 1));
+        if pipeline.keep_order
+            && let Some(index) = unordered
+        {
+            return Err(Box::new(StageFailure {
+                stage: index + 1,
+                command: stages[index].text.clone(),
+                reason: Reason::CannotStart(Error::Unsupported {
+                    mechanism: "-j before a program that speaks messages",
+                    what: "keep their order (--keep-order)",
+                    remedy: "number the messages and sort by that behind the stage, or write plain:COMMAND to hand it chunks of lines, whose order is kept",
+                }),
+            }));
+        }
         let adapter = |number: usize, side: &str| Place {
             program: pipeline.tool.as_ref().map(|tool| Program {
                 file: tool.file.clone(),
