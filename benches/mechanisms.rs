@@ -1,11 +1,13 @@
 //! Every mechanism's round trip and throughput at 64 bytes, between real processes, so that
-//! criterion keeps the history: `cargo bench --features cli --bench mechanisms`.
+//! criterion keeps the history: `cargo bench --bench mechanisms`.
 //!
 //! Each sample is a repetition of `ringway bench`, whose engine measures inside the two processes;
 //! criterion is told how long its number of iterations would have taken. So neither the starting of
 //! processes nor criterion's own loop is ever part of a result.
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
@@ -14,11 +16,17 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 const SIZE: u64 = 64;
 
 /// Mechanism, and wait where it has a choice.
-const CASES: [(&str, &str); 15] = [
+const CASES: [(&str, &str); 22] = [
     ("spsc", "spin"),
     ("spsc", "adaptive"),
     ("spsc", "futex"),
+    ("spsc", "semaphore"),
+    ("spsc", "eventfd"),
+    ("mpmc", "spin"),
     ("mpmc", "adaptive"),
+    ("mpmc", "futex"),
+    ("mpmc", "semaphore"),
+    ("mpmc", "eventfd"),
     ("bare-futex", ""),
     ("semaphore", ""),
     ("eventfd", ""),
@@ -26,29 +34,61 @@ const CASES: [(&str, &str); 15] = [
     ("fifo", ""),
     ("mqueue", ""),
     ("sysv", ""),
+    ("signal", ""),
     ("unix-stream", ""),
     ("unix-seqpacket", ""),
     ("unix-datagram", ""),
     ("tcp", ""),
 ];
 
+/// The tool: as cargo built it if the feature `cli` is on, else built now, as `cargo ringway` has it.
+fn tool() -> &'static PathBuf {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| {
+        if let Some(built) = option_env!("CARGO_BIN_EXE_ringway") {
+            return built.into();
+        }
+        let args = [
+            "build",
+            "--quiet",
+            "--release",
+            "--features=cli",
+            "--bin=ringway",
+        ];
+        let built = Command::new(env!("CARGO"))
+            .args(args)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "the tool does not build"
+        );
+        // This program is in `release/deps`, the tool one above.
+        let here = std::env::current_exe().expect("the path of this program");
+        let release = here.parent().and_then(|deps| deps.parent());
+        release.expect("a directory above `deps`").join("ringway")
+    })
+}
+
 /// Seconds of one operation, in a repetition of its own.
 fn seconds(mechanism: &str, wait: &str, mode: &str) -> f64 {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-    command.args(["bench", "--rounds", "1", "--duration", "10", "--bare"]);
-    command.args(["--mechanism", mechanism, "--mode", mode, "--json", "-"]);
-    command.args(["--size", &SIZE.to_string()]);
+    let size = if mechanism == "signal" { 8 } else { SIZE };
+    let mut command = Command::new(tool());
+    command.args(["bench", "--rounds=1", "--duration=10", "--bare", "--csv=-"]);
+    command.args(["--mechanism", mechanism, "--mode", mode]);
+    command.args(["--size", &size.to_string()]);
     if !wait.is_empty() {
         command.args(["--wait", wait]);
     }
     let output = command.output().expect("ringway bench runs");
-    let found: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("ringway bench prints JSON");
-    let row = found["rows"]
-        .as_array()
-        .and_then(|rows| rows.iter().find(|row| row["mechanism"] == mechanism));
-    let per_second = row.and_then(|row| row["msgs_per_s"].as_f64());
-    1.0 / per_second.expect("a row of the mechanism")
+    let table = String::from_utf8(output.stdout).expect("ringway bench prints text");
+    let mut lines = table.lines().map(|line| line.split(','));
+    let names = lines.next().expect("a line of names");
+    let column = names.clone().position(|name| name == "msgs_per_s");
+    let row = lines.find(|row| row.clone().next() == Some(mechanism));
+    let per_second = row.and_then(|mut row| row.nth(column?)?.parse::<f64>().ok());
+    1.0 / per_second
+        .unwrap_or_else(|| panic!("{mechanism}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, mode: &str) {
@@ -70,6 +110,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, mode: &str) {
 }
 
 fn mechanisms(criterion: &mut Criterion) {
+    // (A signal carries 8 bytes.)
     measure(&mut criterion.benchmark_group("round trip, 64 B"), "rtt");
     let mut group = criterion.benchmark_group("throughput, 64 B");
     group.throughput(Throughput::Bytes(SIZE));

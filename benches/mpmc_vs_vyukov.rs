@@ -526,12 +526,17 @@ fn median(values: &[f64]) -> f64 {
 
 fn main() {
     processors();
-    let mut arguments = std::env::args()
+    // Flags are cargo's and criterion's; `--test` only proves that it runs.
+    let (flags, arguments): (Vec<_>, Vec<_>) = std::env::args()
         .skip(1)
-        .filter(|argument| argument != "--bench");
-    let repetitions: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let only = arguments.next();
-    let queue = arguments.next();
+        .partition(|argument| argument.starts_with('-'));
+    let number = arguments.first().and_then(|n| n.parse().ok());
+    let (repetitions, only): (usize, _) = match number {
+        _ if flags.iter().any(|flag| flag == "--test") => (1, Some("1x1".to_owned())),
+        Some(number) => (number, arguments.get(1).cloned()),
+        None => (5, None),
+    };
+    let queue = arguments.get(2).cloned();
     let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     use WaitStrategy::{Adaptive, Spin};
     let names = [

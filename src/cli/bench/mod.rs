@@ -83,8 +83,9 @@ pub(crate) struct Args {
     /// How long each repetition measures, in milliseconds [default: 100; with --quick: 20].
     #[arg(long, value_name = "MS")]
     duration: Option<u64>,
-    /// Measure this many messages in each repetition, however long they take.
-    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "duration")]
+    /// Measure this many messages in each repetition, however long they take (--duration then says
+    /// how long to warm up).
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// The two CPUs to use, or one for both [default: the first two allowed].
     #[arg(long, value_delimiter = ',', num_args = 1..=2)]
