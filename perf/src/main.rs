@@ -12,7 +12,7 @@ mod stage;
 
 const USAGE: &str = "\
 usage: ringway-perf [--quick] [--rounds N] [--size 8,64,1024] [--mode rtt,throughput,batch]
-                    [--peer NAME,NAME] [--json FILE]
+                    [--peer NAME,NAME] [--ms MILLISECONDS] [--json FILE]
 --json appends one line a row, for perf/results/.";
 
 struct Settings {
@@ -68,6 +68,7 @@ fn settings() -> Result<Settings, String> {
                     })
                     .collect::<Result<_, _>>()?;
             }
+            "--ms" => settings.millis = value.parse().map_err(|e| format!("--ms: {e}"))?,
             "--peer" => settings.peers = list().collect(),
             "--json" => settings.json = Some(value),
             _ => return Err(format!("{arg}: no such option\n{USAGE}")),
@@ -78,10 +79,22 @@ fn settings() -> Result<Settings, String> {
 
 /// What was measured: mode, size, peer (by its place in the list).
 type Key = (usize, usize, usize);
+/// Each with its round.
+type Results = BTreeMap<Key, Vec<(usize, Outcome)>>;
+
+/// What Ringway is held to: against whom, in which mode, at which size, and how many times as fast it
+/// must be at least.
+const AIMS: [(&str, Mode, usize, f64); 5] = [
+    ("iceoryx2", Mode::Rtt, 64, 5.0),
+    ("iceoryx2", Mode::Throughput, 8, 10.0),
+    ("iceoryx2", Mode::Throughput, 64, 10.0),
+    ("rtrb", Mode::Rtt, 8, 1.0 / 1.25),
+    ("rtrb", Mode::Rtt, 64, 1.0),
+];
 
 fn main() -> Result<(), String> {
     let settings = settings()?;
-    let mut results: BTreeMap<Key, Vec<Outcome>> = BTreeMap::new();
+    let mut results = Results::new();
     let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
     // One round more than counted: the first finds how many messages fill the time.
     for round in 0..=settings.rounds {
@@ -102,7 +115,7 @@ fn main() -> Result<(), String> {
                         let wanted = settings.millis as f64 * 1e6 / outcome.ns.max(1.0);
                         counts.insert(key, (wanted as u64).clamp(2048, 100_000_000));
                     } else {
-                        results.entry(key).or_default().push(outcome);
+                        results.entry(key).or_default().push((round, outcome));
                     }
                 }
             }
@@ -116,7 +129,46 @@ fn quantile(values: &[f64], at: f64) -> f64 {
     values[((values.len() - 1) as f64 * at).round() as usize]
 }
 
-fn report(settings: &Settings, results: &BTreeMap<Key, Vec<Outcome>>) -> Result<(), String> {
+/// How many times as fast as a peer Ringway was: the median over the rounds in which both found the
+/// processors equally far apart.
+fn aims(settings: &Settings, results: &Results) -> String {
+    let mut text = String::new();
+    for (name, mode, size, wanted) in AIMS {
+        let of = |name: &str| {
+            let m = settings.modes.iter().position(|&one| one == mode)?;
+            let p = peers::PEERS.iter().position(|peer| peer.name == name)?;
+            results.get(&(m, size, p))
+        };
+        let (Some(ours), Some(theirs)) = (of("ringway"), of(name)) else {
+            continue;
+        };
+        let same = |a: &&(usize, Outcome), b: &(usize, Outcome)| {
+            a.0 == b.0 && a.1.placement() == b.1.placement() && a.1.placement() != "moved"
+        };
+        let mut ratios: Vec<f64> = theirs
+            .iter()
+            .filter_map(|their| {
+                let our = ours.iter().find(|our| same(our, their))?;
+                Some(their.1.ns / our.1.ns)
+            })
+            .collect();
+        if ratios.is_empty() {
+            continue;
+        }
+        ratios.sort_by(f64::total_cmp);
+        let ratio = quantile(&ratios, 0.5);
+        let _ = writeln!(
+            text,
+            "{:<12}{size:>4} B  {ratio:>6.2} times as fast as {name:<9} (aim: {wanted:.2}, {} rounds)  {}",
+            mode.name(),
+            ratios.len(),
+            if ratio >= wanted { "met" } else { "MISSED" },
+        );
+    }
+    text
+}
+
+fn report(settings: &Settings, results: &Results) -> Result<(), String> {
     let mut table = String::new();
     let mut lines = String::new();
     let mut group = None;
@@ -140,9 +192,13 @@ fn report(settings: &Settings, results: &BTreeMap<Key, Vec<Outcome>>) -> Result<
         }
         let placement = ["near", "far", "moved"]
             .into_iter()
-            .find(|&p| all.iter().any(|one| one.placement() == p))
+            .find(|&p| all.iter().any(|(_, one)| one.placement() == p))
             .unwrap_or("moved");
-        let chosen: Vec<&Outcome> = all.iter().filter(|o| o.placement() == placement).collect();
+        let chosen: Vec<&Outcome> = all
+            .iter()
+            .map(|(_, one)| one)
+            .filter(|one| one.placement() == placement)
+            .collect();
         let value = |outcome: &Outcome| match mode {
             Mode::Rtt => outcome.ns,
             _ => 1e3 / outcome.ns,
@@ -181,7 +237,7 @@ fn report(settings: &Settings, results: &BTreeMap<Key, Vec<Outcome>>) -> Result<
         });
         let _ = writeln!(lines, "{row}");
     }
-    println!("{}{table}", machine());
+    println!("{}{table}\n{}", machine(), aims(settings, results));
     if let Some(path) = &settings.json {
         std::fs::File::options()
             .create(true)

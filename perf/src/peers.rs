@@ -55,6 +55,8 @@ pub const PEERS: &[Peer] = &[
     peer!("shmem-ipc", "processes", shmem_ipc),
     peer!("iceoryx2", "processes", iceoryx2),
     peer!("ipc-channel", "processes", ipc_channel),
+    #[cfg(feature = "aeron")]
+    peer!("aeron", "processes", aeron),
 ];
 
 /// Tries until it succeeds, telling the processor that it waits.
@@ -469,4 +471,89 @@ fn ipc_channel<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
         }
     }
     forked::<N, _, _>(mode, count, || bytes_channel().expect("a channel"))
+}
+
+/// Aeron's IPC through `rusteron`: its media driver in a third process, exclusive publications, claims
+/// written in place, images polled. (The driver shares the two processors with what is measured; in
+/// shared mode with its own back-off it sleeps while nothing is set up.)
+#[cfg(feature = "aeron")]
+fn aeron<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
+    use crate::stage::{Helper, Role};
+    use rusteron_client::*;
+    use rusteron_media_driver::{AeronDriver, AeronDriverContext, AeronThreadingMode};
+    use std::time::Duration;
+    const STREAMS: [i32; 2] = [1002, 1003];
+    struct Publish(AeronExclusivePublication, Aeron);
+    struct Subscribe(AeronSubscription);
+    impl<const N: usize> Tx<N> for Publish {
+        fn send(&mut self, message: &[u8; N]) {
+            loop {
+                match self.0.try_claim_owned(N) {
+                    Ok(mut claim) => {
+                        claim.data().copy_from_slice(message);
+                        claim.commit().expect("a commit");
+                        return;
+                    }
+                    Err(error) if error.is_retryable() => spin_loop(),
+                    Err(error) => panic!("aeron: {error:?}"),
+                }
+            }
+        }
+    }
+    impl<const N: usize> Rx<N> for Subscribe {
+        fn recv(&mut self) -> [u8; N] {
+            let mut found = [0; N];
+            until(|| {
+                let see = |bytes: &[u8], _: AeronHeader| found.copy_from_slice(bytes);
+                let polled = self.0.poll_fn(see, 1).expect("a poll");
+                (polled > 0).then_some(())
+            });
+            found
+        }
+
+        fn recv_batch(&mut self, max: usize, see: &mut impl FnMut(&[u8; N])) -> usize {
+            until(|| {
+                let show = |bytes: &[u8], _: AeronHeader| see(bytes.try_into().expect("N bytes"));
+                let polled = self.0.poll_fn(show, max).expect("a poll");
+                (polled > 0).then_some(polled as usize)
+            })
+        }
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in /dev/shm");
+    let path = dir.path().join("aeron");
+    let path = path.to_str().expect("a path of letters");
+    let _driver = Helper::start(|| {
+        let context = AeronDriverContext::new().expect("a context");
+        context.set_dir(&cformat!("{path}")).expect("a directory");
+        let shared = AeronThreadingMode::AERON_THREADING_MODE_SHARED;
+        context.set_threading_mode(shared).expect("a mode");
+        let driver = AeronDriver::new(&context).expect("a driver");
+        driver.start(false).expect("a start");
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+    while !std::path::Path::new(path).join("cnc.dat").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    processes(mode, count, |party| {
+        let wait = Duration::from_secs(10);
+        let aeron = Aeron::connect_dir(path).expect("the driver is there");
+        let (out, input) = match party.role {
+            Role::Leader => (STREAMS[0], STREAMS[1]),
+            Role::Follower => (STREAMS[1], STREAMS[0]),
+        };
+        let publication = aeron
+            .async_add_exclusive_publication(AERON_IPC_STREAM, out)
+            .and_then(|adding| adding.poll_blocking(wait))
+            .expect("a publication");
+        let subscription = aeron
+            .async_add_subscription(AERON_IPC_STREAM, input, Handlers::NONE, Handlers::NONE)
+            .and_then(|adding| adding.poll_blocking(wait))
+            .expect("a subscription");
+        while !publication.is_connected() || subscription.image_count().unwrap_or(0) == 0 {
+            spin_loop();
+        }
+        party.play::<N>(Publish(publication, aeron), Subscribe(subscription));
+    })
 }

@@ -316,12 +316,35 @@ fn in_child(work: impl FnOnce()) -> libc::pid_t {
     }
 }
 
+/// A third process that a peer needs, ended when this is dropped.
+#[cfg(feature = "aeron")]
+pub struct Helper(libc::pid_t);
+
+#[cfg(feature = "aeron")]
+impl Helper {
+    /// Starts it.
+    pub fn start(work: impl FnOnce()) -> Helper {
+        Helper(in_child(work))
+    }
+}
+
+#[cfg(feature = "aeron")]
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // SAFETY: kill and waitpid of a child of this process that nobody else waits for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
 /// Whether all children ended well; when one does not, the others are ended.
 fn all_well(pids: &[libc::pid_t]) -> bool {
     let mut well = true;
     for _ in pids {
         let mut status = 0;
-        // SAFETY: `status` is writable; only these children exist.
+        // SAFETY: `status` is writable; of other children only a peer's helper exists, which outlives these.
         unsafe { libc::waitpid(-1, &mut status, 0) };
         if status != 0 && well {
             well = false;

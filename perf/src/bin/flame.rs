@@ -46,7 +46,16 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let data = format!("{out}.data");
     // Stacks by the debug information: a release build keeps no frame pointers.
     let mut record = Command::new("perf");
-    record.args(["record", "-q", "-e", event, "-F", "1999", "--call-graph", "dwarf,4096"]);
+    record.args([
+        "record",
+        "-q",
+        "-e",
+        event,
+        "-F",
+        "1999",
+        "--call-graph",
+        "dwarf,4096",
+    ]);
     record.args(["-o", &data, "--", RINGWAY, "bench"]);
     if args.is_empty() {
         record.args(USUAL);
@@ -54,7 +63,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         record.args(&args);
     }
     if !record.status()?.success() {
-        return Err("perf record failed; /proc/sys/kernel/perf_event_paranoid must be 2 or less".into());
+        return Err(
+            "perf record failed; /proc/sys/kernel/perf_event_paranoid must be 2 or less".into(),
+        );
     }
     let mut script = Command::new("perf")
         .args(["script", "--no-inline", "-i", &data])
@@ -71,7 +82,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = Options::default();
     options.title = format!("ringway bench {}, by {event}", args.join(" "));
     flamegraph::from_lines(&mut options, folded.lines(), File::create(&out)?)?;
-    println!("{out}: {} different stacks, sampled by {event}", folded.lines().count());
+    println!(
+        "{out}: {} different stacks, sampled by {event}",
+        folded.lines().count()
+    );
     Ok(())
 }
 

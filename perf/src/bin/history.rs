@@ -24,8 +24,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     root.fill(&WHITE)?;
     let halves = root.split_evenly((2, 1));
     let is_round_trip = |mode: &str| mode == "rtt";
-    panel(&halves[0], "round trip, in times of two bounced cache lines", &lines, is_round_trip)?;
-    panel(&halves[1], "million messages a second", &lines, |mode| mode != "rtt")?;
+    panel(
+        &halves[0],
+        "round trip, in times of two bounced cache lines",
+        &lines,
+        is_round_trip,
+    )?;
+    panel(&halves[1], "million messages a second", &lines, |mode| {
+        mode != "rtt"
+    })?;
     root.present()?;
     println!("{out}: {} lines", lines.len());
     Ok(())
@@ -35,7 +42,10 @@ fn lines() -> Result<Lines, Box<dyn Error>> {
     let mut lines = Lines::new();
     for entry in std::fs::read_dir(RESULTS)? {
         let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "ndjson") {
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "ndjson")
+        {
             continue;
         }
         for line in std::fs::read_to_string(&path)?.lines() {
@@ -71,7 +81,10 @@ fn panel(
     lines: &Lines,
     shown: impl Fn(&str) -> bool,
 ) -> Result<(), Box<dyn Error>> {
-    let chosen: Vec<_> = lines.iter().filter(|((.., mode, _), _)| shown(mode)).collect();
+    let chosen: Vec<_> = lines
+        .iter()
+        .filter(|((.., mode, _), _)| shown(mode))
+        .collect();
     let points = || chosen.iter().flat_map(|(_, points)| points.iter());
     if points().next().is_none() {
         return Ok(());
@@ -94,12 +107,17 @@ fn panel(
         .draw()?;
     for (i, ((machine, placement, mode, size), points)) in chosen.into_iter().enumerate() {
         let colour = Palette99::pick(i).to_rgba();
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3))?;
+        chart.draw_series(
+            LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3),
+        )?;
         let processor = machine.split(',').next().unwrap_or_default();
         let label = format!("{mode} {size} B, {placement}, {processor}");
         let at = (area.dim_in_pixel().0 as i32 - 244, 40 + 18 * i as i32);
-        area.draw(&Text::new(label, at, ("sans-serif", 13).into_font().color(&colour)))?;
+        area.draw(&Text::new(
+            label,
+            at,
+            ("sans-serif", 13).into_font().color(&colour),
+        ))?;
     }
     Ok(())
 }

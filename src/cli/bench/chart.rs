@@ -205,7 +205,7 @@ fn lines_in(frame: Frame, root: &Area<'_>, axes: &Axes, series: &[Series]) -> Ou
     let (width, height) = root.dim_in_pixel();
     let names = series.len().div_ceil(2) as u32 * line(frame);
     let (right, bottom) = if frame.below {
-        (16, names + 8)
+        (32, names + 8)
     } else {
         (176, 0)
     };
@@ -323,9 +323,9 @@ fn name(root: &Area<'_>, frame: Frame, one: &Series, at: (i32, i32)) -> Outcome<
 fn bars_in(frame: Frame, root: &Area<'_>, columns: &[Column], rows: &[Bars]) -> Outcome<()> {
     let (width, _) = root.dim_in_pixel();
     let step = line(frame) as i32;
-    let names = 9 * frame.font as i32;
+    let names = 8 * frame.font as i32;
     let each = (width as i32 - names) / columns.len().max(1) as i32;
-    let value_room = 9 * frame.font as i32 / 2;
+    let value_room = if frame.below { 3 } else { 5 } * frame.font as i32;
     let style = |colour: RGBColor, bold: bool, horizontal: HPos| {
         let font = ("sans-serif", frame.font - 1).into_font();
         let font = if bold {
