@@ -48,8 +48,8 @@ Examples:
 
 /// The sizes that are measured unless some are given.
 const SIZES: [usize; 6] = [0, 8, 64, 1 << 10, 64 << 10, 1 << 20];
-/// The size of what is measured at one only, unless some are given.
-const ONE_SIZE: usize = 64;
+/// The size of what is measured at one only, unless some are given: the one that all can carry.
+const ONE_SIZE: usize = 8;
 /// The rates of open load unless some are given, in messages a second.
 const RATES: [u64; 8] = [
     1_000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000,
@@ -66,8 +66,8 @@ pub(crate) struct Args {
     /// Only these mechanisms (the limits they are compared with are always measured).
     #[arg(long, short, value_enum, value_delimiter = ',')]
     mechanism: Vec<Mechanism>,
-    /// Only these message sizes: bytes, or with KiB or MiB [default: 0,8,64,1KiB,64KiB,1MiB, and 64
-    /// for the modes oneway and paced].
+    /// Only these message sizes: bytes, or with KiB or MiB [default: 0,8,64,1KiB,64KiB,1MiB; 8 for
+    /// the modes oneway and paced, and with --quick].
     #[arg(long, short, value_delimiter = ',', value_parser = parse_size)]
     size: Vec<usize>,
     /// Only these modes [default: all; with --rate: paced; with --quick: rtt,throughput].
@@ -95,7 +95,7 @@ pub(crate) struct Args {
     /// 30,000,000, up to the first that a mechanism cannot keep].
     #[arg(long, value_name = "MESSAGES_PER_SECOND", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
     rate: Vec<u64>,
-    /// A first look in under 30 seconds: 64 bytes, short repetitions.
+    /// A first look in under 30 seconds: 8 bytes, short repetitions.
     #[arg(long)]
     quick: bool,
     /// Only the mechanisms named: no limits, no count of system calls, no more rounds than asked.
@@ -325,7 +325,7 @@ fn measure_all(settings: &Settings, cases: &[plan::Case]) -> Result<record::Reco
         progress.inc_length(cases.len() as u64);
         progress.set_message("counting system calls");
         for case in cases {
-            count_calls(case, settings.cpus, &mut record);
+            count_calls(case, settings, &mut record);
             progress.inc(1);
         }
     }
@@ -363,15 +363,19 @@ fn round(
 
 /// Counts the system calls of a message. Where they cannot be counted (a container may forbid it) the
 /// column stays empty.
-fn count_calls(case: &plan::Case, cpus: [usize; 2], record: &mut record::Record) {
+fn count_calls(case: &plan::Case, settings: &Settings, record: &mut record::Record) {
     if case.mechanism == Mechanism::Memcpy || case.mode == Mode::Paced {
         return; // none, and those that depend on the rate
     }
     // Watching slows a process down where it makes a call, which can tip a wait that adapts into
     // sleeping: the least of three counts is what it does when left alone.
-    let tries = if case.stays_in_user_space() { 3 } else { 1 };
+    let tries = if case.stays_in_user_space() && settings.more_rounds > 0 {
+        3
+    } else {
+        1
+    };
     let counted = (0..tries)
-        .filter_map(|_| worker::census(case, cpus).ok())
+        .filter_map(|_| worker::census(case, settings.cpus).ok())
         .min_by(f64::total_cmp);
     if let Some(per_message) = counted {
         record.add_census(*case, per_message);

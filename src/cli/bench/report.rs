@@ -236,7 +236,7 @@ fn by_size(rows: &[Row], mode: Mode) -> Outcome<Chart> {
     })
 }
 
-/// The size whose rows are shown where only one can be: 64 B, or the smallest there is.
+/// The size whose rows are shown where only one can be: 8 B, or the smallest there is.
 fn shown_size(rows: &[Row], mode: Mode) -> usize {
     let sizes = || {
         rows.iter()
