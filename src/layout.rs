@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0          Header: what this is, its geometry; constant from creation on
+//! 512        a count of those who have joined, for those who wait for deaths
 //! 1024       Doors: the semaphores of the two sides (strategy Semaphore)
 //! 2048       participant records, 128 bytes each
 //! control    the control words of the ring's kind, aligned to 128
@@ -16,6 +17,8 @@ pub(crate) const MAGIC: [u8; 8] = *b"RINGWAY\0";
 pub(crate) const VERSION: u32 = 1;
 /// Reads differently on a machine of the other byte order.
 pub(crate) const ENDIAN: u32 = 0x0102_0304;
+/// Where the count of joiners lies.
+pub(crate) const JOINS: u64 = 512;
 /// Where the semaphores lie.
 pub(crate) const DOORS: u64 = 1024;
 /// Where the participant records lie.
@@ -113,7 +116,7 @@ pub(crate) struct Header {
 pub(crate) const HEADER: usize = size_of::<Header>();
 
 const _: () = assert!(HEADER == 352);
-const _: () = assert!(HEADER as u64 <= DOORS);
+const _: () = assert!(HEADER as u64 <= JOINS && JOINS < DOORS);
 const _: () = assert!(core::mem::offset_of!(Header, capacity) == 24);
 const _: () = assert!(core::mem::offset_of!(Header, type_name) == 96);
 

@@ -41,6 +41,7 @@
 //! | items of at most 8 bytes, of which one may be lost with its consumer | [`mpmc::items`] |
 //! | answers to requests | two rings, one each way |
 //! | a peer that cannot use shared memory, or a choice made by configuration | a [`channel`] or an [`Endpoint`] |
+//! | several of these to wait for at once | a [`selector`] |
 //! | programs one after another | a [`pipeline`] of [`stage`]s |
 //!
 //! Give a ring room for what comes in a burst, and no more: small rings stay in the nearer caches. Of
@@ -89,7 +90,7 @@
 //!
 //! # Features
 //!
-//! `cli` builds the command-line tool `ringway`. The library alone needs few dependencies and none of those.
+//! `tokio` makes asynchronous handles (`async_io`); `cli` builds the command-line tool `ringway`. The library alone needs few dependencies and none of those.
 #![doc(html_no_source)]
 #![warn(rust_2018_idioms)]
 
@@ -100,6 +101,8 @@ compile_error!("Ringway needs a 64-bit target: its cursors are 64-bit atomics");
 
 pub(crate) mod primitive;
 
+mod awaited;
+mod bridge;
 mod error;
 mod layout;
 mod mapping;
@@ -111,6 +114,8 @@ mod schema;
 mod sleeper;
 pub mod wait;
 
+#[cfg(feature = "tokio")]
+pub mod async_io;
 pub mod broadcast;
 pub mod channel;
 pub mod control;
@@ -119,6 +124,7 @@ pub mod endpoint;
 pub mod guide;
 pub mod mpmc;
 pub mod observe;
+pub mod selector;
 pub mod spsc;
 pub mod typed;
 

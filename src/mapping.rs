@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -89,7 +90,7 @@ pub(crate) struct Mapping {
     file: File,
     /// Gone before `map`.
     noted: Noted,
-    map: MmapRaw,
+    map: Arc<MmapRaw>,
     header: Header,
     presence: LockFile,
     place: Place,
@@ -230,7 +231,7 @@ impl Mapping {
             name,
             file,
             noted,
-            map,
+            map: Arc::new(map),
             header,
             presence,
             place,
@@ -263,6 +264,11 @@ impl Mapping {
     /// ([`crate::survive_truncation`]).
     pub(crate) fn is_lost(&self) -> bool {
         self.noted.is_lost()
+    }
+
+    /// Keeps the memory mapped, and nothing else.
+    pub(crate) fn keep(&self) -> Arc<dyn std::any::Any + Send + Sync> {
+        self.map.clone()
     }
 
     /// Whether it is mapped for writing.

@@ -15,6 +15,7 @@ use crate::layout;
 use crate::mapping::Mapping;
 use crate::os;
 use crate::os::life::{LockFile, Pidfd};
+use crate::sleeper::futex_half;
 
 /// Locks that belong to one record: its generations take turns.
 const GENERATIONS: u64 = 1 << 20;
@@ -194,6 +195,7 @@ impl Membership {
         record.introduce(role, before);
         // Release: who sees LIVE sees whose it is, and finds the lock held.
         record.state.store(state, Ordering::Release);
+        joined(mapping);
         lock.unlock(joining).map_err(os_error)?;
         Ok((Membership { index, state, lock }, before))
     }
@@ -238,6 +240,7 @@ impl Membership {
         // Release: who sees LIVE sees whose it is, that its old affairs are settled, and finds the
         // lock held.
         record.state.store(state, Ordering::Release);
+        joined(mapping);
         lock.unlock(joining).map_err(os_error)?;
         Ok(Some(Membership { index, state, lock }))
     }
@@ -413,6 +416,86 @@ pub(crate) fn life_seen(copy: &Record, index: u32, file: BorrowedFd<'_>) -> Life
         Process::Found(pidfd) if pidfd.is_dead() => Life::Dead,
         _ => alive,
     }
+}
+
+/// How many have joined so far, as a word to sleep on: who waits for the deaths of others has to learn
+/// of newcomers.
+pub(crate) fn joins(mapping: &Mapping) -> &AtomicU64 {
+    // SAFETY: the word lies in the header's page, aligned, inside the mapping, which outlives the
+    // reference; an atomic, valid whatever a peer writes.
+    unsafe { &*mapping.at(layout::JOINS).cast::<AtomicU64>() }
+}
+
+fn joined(mapping: &Mapping) {
+    let joins = joins(mapping);
+    // Release: who sees the count finds the newcomer LIVE.
+    joins.fetch_add(1, Ordering::Release);
+    os::futex::wake(futex_half(joins), u32::MAX);
+}
+
+/// The state of record `index`: its generation and phase.
+#[cfg(feature = "tokio")]
+pub(crate) fn state(mapping: &Mapping, index: u32) -> u64 {
+    // Acquire: pairs with the release in `join` and in `leave`.
+    record(mapping, index).state.load(Ordering::Acquire)
+}
+
+/// Another participant, whose death somebody wants to learn of.
+#[cfg(feature = "tokio")]
+pub(crate) struct Other {
+    /// Its record, and the state in which it was seen.
+    pub(crate) index: u32,
+    /// See `index`.
+    pub(crate) state: u64,
+    /// How to learn of it.
+    pub(crate) process: Witness,
+}
+
+/// How the death of a process is learnt of.
+#[cfg(feature = "tokio")]
+pub(crate) enum Witness {
+    /// It is this very process.
+    Own,
+    /// By its descriptor.
+    Process(Pidfd),
+    /// It is gone already.
+    Gone,
+    /// It is in a pid namespace that is not seen from here: only by looking, now and then.
+    None,
+}
+
+/// All who are attached besides the one of record `own`, as far as they are not in `known`.
+#[cfg(feature = "tokio")]
+pub(crate) fn others(
+    mapping: &Mapping,
+    own: u32,
+    known: impl Fn(u32, u64) -> bool,
+) -> impl Iterator<Item = Other> {
+    (0..mapping.header().participants)
+        .filter(move |index| *index != own)
+        .filter_map(move |index| {
+            let record = record(mapping, index);
+            // Acquire: pairs with the release in `join`.
+            let state = record.state.load(Ordering::Acquire);
+            if state & PHASE != LIVE || known(index, state) {
+                return None;
+            }
+            let namespace = record.namespace.load(Ordering::Relaxed);
+            let seen = namespace != 0 && namespace == os::life::pid_namespace();
+            let process = match find_process(record) {
+                _ if seen && record.pid.load(Ordering::Relaxed) == std::process::id() => {
+                    Witness::Own
+                }
+                Process::Found(pidfd) => Witness::Process(pidfd),
+                Process::Gone => Witness::Gone,
+                Process::Unknown => Witness::None,
+            };
+            Some(Other {
+                index,
+                state,
+                process,
+            })
+        })
 }
 
 /// What is known of the process that a record names, seen from this one.

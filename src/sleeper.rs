@@ -99,6 +99,14 @@ impl Sleeper {
         }
     }
 
+    /// The event descriptor on which it sleeps, if it does.
+    pub(crate) fn event(&self) -> Option<&EventFd> {
+        match self {
+            Sleeper::EventFd(events, door) => Some(&events[*door as usize]),
+            _ => None,
+        }
+    }
+
     /// Wakes one that sleeps on `word`.
     #[cold]
     pub(crate) fn wake(&self, word: &AtomicU64) {
@@ -126,7 +134,7 @@ pub(crate) const NO_EVENTS: Error = Error::Unsupported {
 };
 
 /// The half of a word that holds its flags, as a futex. Only its address is used, by the kernel.
-fn futex_half(word: &AtomicU64) -> &AtomicU32 {
+pub(crate) fn futex_half(word: &AtomicU64) -> &AtomicU32 {
     let half = if cfg!(target_endian = "little") { 0 } else { 1 };
     // SAFETY: inside the eight bytes of `word`, aligned to 4, valid as long as it is; the library
     // itself never reads or writes through this reference.

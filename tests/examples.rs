@@ -14,8 +14,13 @@ fn example(name: &str) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.args(["build", "--quiet", "--example", name]);
-    if cfg!(feature = "cli") {
-        cargo.args(["--features", "cli"]);
+    for (feature, on) in [
+        ("cli", cfg!(feature = "cli")),
+        ("tokio", cfg!(feature = "tokio")),
+    ] {
+        if on {
+            cargo.args(["--features", feature]);
+        }
     }
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
@@ -60,6 +65,14 @@ fn serde_writes_into_the_ring_and_reads_from_it() {
         "1 bytes: Logout",
     ];
     assert_eq!(stdout(&out), events.join("\n") + "\n");
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_task_waits_for_two_rings_and_a_timer() {
+    let _dog = watchdog(120);
+    let out = Command::new(example("async_tokio")).output().unwrap();
+    assert_eq!(stdout(&out), "1000 orders, a volume of 1000\n");
 }
 
 #[test]

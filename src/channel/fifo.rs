@@ -29,6 +29,7 @@ use std::time::Duration;
 use super::attendance::{self, Side};
 use super::{Capabilities, Patience, pipe};
 use crate::os;
+use crate::selector::sealed::Source;
 use crate::{Error, RecvError, SendError};
 
 /// How a FIFO is made.
@@ -316,6 +317,10 @@ impl super::Receiver for Receiver {
     fn close(&mut self) {
         self.pipe
             .close_with(|fd| leave(&self.path, fd, Side::Receiving));
+    }
+
+    fn awaited(&mut self) -> Source<'_> {
+        self.pipe.awaited()
     }
 
     fn capabilities(&self) -> Capabilities {

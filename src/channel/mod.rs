@@ -41,6 +41,7 @@
 use std::time::Duration;
 
 use crate::os::clock::Deadline;
+use crate::selector::sealed::Source;
 use crate::{RecvError, SendError};
 
 pub(crate) mod attendance;
@@ -182,6 +183,18 @@ pub trait Receiver: Send {
 
     /// What this mechanism can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// By what a [`Selector`](crate::selector::Selector) waits for it.
+    #[doc(hidden)]
+    fn awaited(&mut self) -> Source<'_> {
+        Source::Alone(self.capabilities().mechanism)
+    }
+
+    /// Whether, although no descriptor says so, there is nothing to wait for any more.
+    #[doc(hidden)]
+    fn has_ended(&mut self) -> bool {
+        false
+    }
 }
 
 impl<T: Sender + ?Sized> Sender for Box<T> {
@@ -199,6 +212,14 @@ impl<T: Sender + ?Sized> Sender for Box<T> {
 }
 
 impl<T: Receiver + ?Sized> Receiver for Box<T> {
+    fn awaited(&mut self) -> Source<'_> {
+        (**self).awaited()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        (**self).has_ended()
+    }
+
     fn recv_with(&mut self, into: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
         (**self).recv_with(into, patience)
     }

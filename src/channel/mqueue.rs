@@ -23,13 +23,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::attendance::{self, Peer, Side};
 use super::{Boundaries, Capabilities, Notice, Patience};
 use crate::os::inode::Token;
 use crate::os::{self, poll};
+use crate::selector::{self, sealed::Source};
 use crate::{Error, RecvError, SendError};
 
 /// How often a blocked end looks whether the other one is gone.
@@ -434,6 +435,22 @@ impl super::Receiver for Receiver {
 
     fn close(&mut self) {
         self.0.close();
+    }
+
+    fn awaited(&mut self) -> Source<'_> {
+        match &self.0.token {
+            Some(token) => selector::descriptors([token.as_fd().as_raw_fd()]),
+            None => Source::Ready,
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let Some(token) = self.0.token.take() else {
+            return true;
+        };
+        let peer = self.0.peer(token.as_fd());
+        self.0.token = Some(token);
+        matches!(peer, Peer::Left | Peer::Died)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -40,7 +40,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 
 use super::attendance::{self, Peer, Side};
@@ -49,6 +49,7 @@ use super::{Boundaries, Capabilities, Notice, Patience};
 use crate::os::clock::Deadline;
 use crate::os::fork::Mark;
 use crate::os::{self, poll};
+use crate::selector::{self, sealed::Source};
 use crate::{Error, RecvError, SendError};
 
 /// A new pipe.
@@ -335,7 +336,6 @@ impl Receiver {
     /// # Errors
     /// `NotOurs` when `fd` is not the reading end of a pipe.
     pub fn from_fd(fd: OwnedFd) -> Result<Receiver, Error> {
-        use std::os::fd::AsRawFd;
         refuse_unless(fd.as_fd(), false, "pipe")?;
         let _ = os::pipe::set_cloexec(fd.as_raw_fd(), true);
         let _ = attendance::come(fd.as_fd(), Side::Receiving, None, || false);
@@ -388,6 +388,16 @@ impl Receiver {
                 let _ = attendance::come(fd.as_fd(), Side::Receiving, None, || false);
             }
         }
+    }
+
+    /// Whether the next piece was read already (or what cannot be one).
+    fn holds_piece(&self) -> bool {
+        let held = &self.buffer[self.start..self.end];
+        let Some((head, rest)) = held.split_first_chunk::<HEADER>() else {
+            return false;
+        };
+        let length = self.incoming.length(*head, os::pipe::ATOMIC);
+        length.map_or(true, |length| rest.len() >= length)
     }
 
     /// Takes the next piece out of the buffer: `None` when it is not whole yet, and else whether it
@@ -476,6 +486,13 @@ impl super::Receiver for Receiver {
 
     fn close(&mut self) {
         self.close_with(|fd| attendance::leave(fd, Side::Receiving));
+    }
+
+    fn awaited(&mut self) -> Source<'_> {
+        match &self.fd {
+            Some(fd) if !self.holds_piece() => selector::descriptors([fd.as_raw_fd()]),
+            _ => Source::Ready,
+        }
     }
 
     fn capabilities(&self) -> Capabilities {

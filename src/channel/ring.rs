@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use super::{Boundaries, Capabilities, Notice, Patience};
+use crate::selector::sealed::{Side, Source};
 use crate::{Error, RecvError, SendError, mpmc, spsc};
 
 fn capabilities(mechanism: &'static str, max_message: usize, many: bool) -> Capabilities {
@@ -235,6 +236,14 @@ impl super::Receiver for Receiver {
 
     fn close(&mut self) {
         self.rx = None;
+    }
+
+    fn awaited(&mut self) -> Source<'_> {
+        match &mut self.rx {
+            None => Source::Ready,
+            Some(Rx::Spsc(rx)) => Source::Ring(Side(rx.awaited())),
+            Some(Rx::Mpmc(rx)) => Source::Ring(Side(rx.awaited())),
+        }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -27,6 +27,7 @@ use super::frame::{HEADER, Incoming, MAX_MESSAGE, Outgoing};
 use super::{Boundaries, Capabilities, Notice, Patience};
 use crate::os::fork::Mark;
 use crate::os::{self, clock::Deadline, poll};
+use crate::selector::{self, sealed::Source};
 use crate::{Error, RecvError, SendError};
 
 /// Bytes of the largest packet.
@@ -546,6 +547,15 @@ impl super::Receiver for Receiver {
         {
             let _ = std::fs::remove_file(path);
         }
+    }
+
+    fn awaited(&mut self) -> Source<'_> {
+        if self.closed || (self.gone.is_some() && self.connections.is_empty()) {
+            return Source::Ready;
+        }
+        let listener = self.listener.iter().map(|(fd, _)| fd.as_raw_fd());
+        let all = self.connections.iter().map(|c| c.fd.as_raw_fd());
+        selector::descriptors(listener.chain(all))
     }
 
     fn capabilities(&self) -> Capabilities {

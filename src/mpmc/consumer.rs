@@ -2,13 +2,19 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::awaited::Awaited;
 use crate::error::{Error, RecvError};
+use crate::mapping::Mapping;
 use crate::os::clock::Deadline;
-use crate::primitive::{Ordering, Slots};
+use crate::os::eventfd::EventFd;
+use crate::primitive::{AtomicU64, Ordering, Slots};
 use crate::ring::mpmc::{Blocked, Queue, Run};
-use crate::wait::{Blocking, block_on};
+use crate::sleeper::Sleeper;
+use crate::wait::{Blocking, WaitStrategy, block_on};
 
 use super::participant::{Gone, LOST_RECEIVING, Participant, Role};
 use super::ring::Shared;
@@ -21,7 +27,7 @@ const LOOK_INTO_IT: u32 = 1024;
 /// A clone is a participant of its own. Where there is no record left for it, the clone attaches at
 /// its first use that finds one, and until then returns the error.
 pub struct Consumer {
-    member: Result<Participant, (std::sync::Arc<Shared>, Error)>,
+    member: Result<Participant, (Arc<Shared>, Error)>,
     /// Messages taken and not released: borrowed, or their guard was leaked.
     open: Run,
     /// The alarm for messages of dead consumers that has been answered.
@@ -55,7 +61,7 @@ impl Consumer {
         Consumer {
             member: Ok(participant),
             open: Run::NONE,
-            alarm: u64::MAX >> 1,
+            alarm: STALE,
             fruitless: 0,
             gone: None,
         }
@@ -204,6 +210,13 @@ impl Consumer {
     /// Repairs what a dead producer left in the way, and looks for messages of dead consumers.
     #[cold]
     fn look_into_it(&mut self) -> Option<Taken> {
+        self.repair();
+        self.adopt()
+    }
+
+    /// Repairs what a dead producer left in the way.
+    #[cold]
+    fn repair(&self) {
         let participant = self.participant();
         if participant
             .queue()
@@ -213,7 +226,6 @@ impl Consumer {
             // The slots behind it will be free before long; and others may find a message now.
             participant.pass_on();
         }
-        self.adopt()
     }
 
     /// A call that does not block found nothing: now and then it asks why.
@@ -443,6 +455,146 @@ impl Consumer {
     }
 }
 
+/// What the alarm never shows: look for messages of dead consumers.
+const STALE: u64 = u64::MAX >> 1;
+
+impl Consumer {
+    fn has_orphan(&self) -> bool {
+        let participant = self.participant();
+        participant
+            .queue()
+            .has_orphan(|index| participant.is_dead(index))
+    }
+}
+
+impl Consumer {
+    /// The descriptor to wait for in an event loop of one's own, of a ring with
+    /// [`WaitStrategy::EventFd`]; `None` for others. It is readable when there is something to receive,
+    /// provided that [`Consumer::arm`] was asked before. Wait for it to be readable with `poll`, `epoll` or
+    /// what your loop has, but do not read from it. (A [`Selector`](crate::selector::Selector) does all
+    /// this, and for rings of most other strategies, too.)
+    ///
+    /// It does not tell of a producer that was killed: look now and then by [`Consumer::recv_timeout`].
+    ///
+    /// ```
+    /// # let ring = ringway::mpmc::Ring::anonymous(ringway::mpmc::Config::default().wait(ringway::wait::WaitStrategy::EventFd))?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// # tx.send(b"hello")?;
+    /// if rx.arm() {
+    ///     let descriptor = rx.event_fd().expect("a ring with event descriptors");
+    ///     // wait until `descriptor` is readable
+    /// }
+    /// assert_eq!(&*rx.try_recv()?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.event().map(EventFd::as_fd)
+    }
+
+    /// Says that this side is going to wait for [`Consumer::event_fd`], so that the other one signals it;
+    /// clears what was signalled before. False when there is something to receive now, or an error to be
+    /// told: do not wait then. Before each wait, also where the last one was in vain.
+    pub fn arm(&mut self) -> bool {
+        if let Some(event) = self.event() {
+            event.clear();
+        }
+        !self.is_ready() && self.announce().is_some()
+    }
+
+    fn event(&self) -> Option<&EventFd> {
+        self.member.as_ref().ok()?.sleeper().event()
+    }
+
+    pub(crate) fn awaited(&mut self) -> &mut (dyn Awaited + 'static) {
+        self
+    }
+}
+
+impl Awaited for Consumer {
+    fn is_attached(&self) -> bool {
+        self.member.is_ok()
+    }
+
+    fn is_ready(&mut self) -> bool {
+        if self.ready().is_err() {
+            return true; // The next call tells why.
+        }
+        let queue = self.participant().queue();
+        let alarm = queue.alarm();
+        if alarm != self.alarm {
+            if self.has_orphan() {
+                return true;
+            }
+            self.alarm = alarm;
+        }
+        let queue = self.participant().queue();
+        let closed = Queue::tells_of_closing(self.alarm) && queue.is_drained();
+        if queue.may_read() {
+            self.gone = None;
+            return true;
+        }
+        closed || self.gone.is_some() || self.participant().is_lost()
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        self.repair();
+        // Producers may sleep over a slot that was just stepped over.
+        self.participant().notify();
+        let expected = self.participant().announce();
+        (!self.is_ready()).then_some(expected)
+    }
+
+    fn woken(&mut self) {
+        self.participant().woken();
+    }
+
+    fn may_miss(&self) -> bool {
+        self.participant().may_be_missed()
+    }
+
+    fn pulse(&mut self) {
+        if self.ready().is_err() {
+            return;
+        }
+        self.repair();
+        if self.has_orphan() {
+            self.alarm = STALE;
+        } else {
+            self.ask_for_peers();
+        }
+    }
+
+    fn pass_on(&mut self) -> bool {
+        if self.member.is_ok() && self.participant().is_here() {
+            self.participant().woken();
+            if self.participant().queue().may_read() {
+                self.participant().pass_on();
+            }
+        }
+        true
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        self.participant().bell_word()
+    }
+
+    fn sleeper(&self) -> &Sleeper {
+        self.participant().sleeper()
+    }
+
+    fn strategy(&self) -> WaitStrategy {
+        self.participant().shared.geometry.wait
+    }
+
+    fn mapping(&self) -> &Mapping {
+        &self.participant().shared.mapping
+    }
+
+    fn index(&self) -> u32 {
+        self.participant().index() as u32
+    }
+}
+
 impl Clone for Consumer {
     fn clone(&self) -> Consumer {
         let shared = match &self.member {
@@ -454,7 +606,7 @@ impl Clone for Consumer {
         Consumer {
             member,
             open: Run::NONE,
-            alarm: u64::MAX >> 1,
+            alarm: STALE,
             fruitless: 0,
             gone: None,
         }

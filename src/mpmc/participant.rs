@@ -165,6 +165,10 @@ impl Participant {
         let sleeper = |door| Sleeper::new(&shared.mapping, strategy, shared.events.as_ref(), door);
         let (sleeps, wakes) = (sleeper(sleeps)?, sleeper(wakes)?);
         let membership = take_record(shared, role)?;
+        for event in [sleeps.event(), wakes.event()].into_iter().flatten() {
+            // Those who are asleep learn whose death they have to learn of.
+            event.notify();
+        }
         shared
             .control()
             .history(role)
@@ -330,6 +334,27 @@ impl Participant {
         if self.notifying != Notifying::Nobody && bell.ring() {
             self.sleeps.wake(bell.word());
         }
+    }
+
+    /// Where it sleeps.
+    pub(super) fn sleeper(&self) -> &Sleeper {
+        &self.sleeps
+    }
+
+    /// The word on which it sleeps.
+    pub(super) fn bell_word(&self) -> &AtomicU64 {
+        self.control.bell(self.door()).word()
+    }
+
+    /// After a sleep that somebody else slept for it.
+    pub(super) fn woken(&self) {
+        // Others may sleep still, and whoever woke this one cleared the mark.
+        self.announce();
+    }
+
+    /// Whether a notifier may have missed that it sleeps: see `fence_others`.
+    pub(super) fn may_be_missed(&self) -> bool {
+        self.shared.geometry.wait == WaitStrategy::Adaptive && !os::membarrier::register()
     }
 
     /// Announces that it is going to sleep.

@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::awaited::Awaited;
 use crate::error::{Error, SendError};
+use crate::mapping::Mapping;
 use crate::os::clock::Deadline;
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::ring::mpmc::{Blocked, Queue, Run, Unblocked};
-use crate::wait::{Blocking, block_on};
+use crate::sleeper::Sleeper;
+use crate::wait::{Blocking, WaitStrategy, block_on};
 
 use super::participant::{Gone, LOST_SENDING, Participant, Role};
 use super::ring::Shared;
@@ -23,7 +27,7 @@ const BATCH: u64 = 64;
 /// A clone is a participant of its own. Where there is no record left for it, the clone attaches at
 /// its first use that finds one, and until then returns the error.
 pub struct Producer {
-    member: Result<Participant, (std::sync::Arc<Shared>, Error)>,
+    member: Result<Participant, (Arc<Shared>, Error)>,
     /// Slots claimed and not settled: by an open reservation, or one that was leaked.
     open: Run,
     /// Slots of tickets below this are known to be free, as far as the tail has not passed them.
@@ -440,6 +444,72 @@ fn fill(queue: Queue<'_>, ticket: u64, message: &[u8]) {
     // SAFETY: the slot is claimed, so nobody else accesses its payload, of at least `slot_size` bytes,
     // which `message` does not exceed (checked by the callers).
     unsafe { queue.slots.copy_in(ticket, message) }
+}
+
+impl Awaited for Producer {
+    fn is_attached(&self) -> bool {
+        self.member.is_ok()
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.ready().is_err()
+            || self.participant().queue().may_write()
+            || self.gone.is_some()
+            || self.participant().is_lost()
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        self.look_into_it();
+        // Consumers may sleep over messages behind a slot that was just stepped over.
+        self.participant().notify();
+        let expected = self.participant().announce();
+        (!self.is_ready()).then_some(expected)
+    }
+
+    fn woken(&mut self) {
+        self.participant().woken();
+    }
+
+    fn may_miss(&self) -> bool {
+        self.participant().may_be_missed()
+    }
+
+    fn pulse(&mut self) {
+        if self.ready().is_ok() {
+            self.look_into_it();
+            self.gone = self.participant().peers_gone();
+        }
+    }
+
+    fn pass_on(&mut self) -> bool {
+        if self.member.is_ok() && self.participant().is_here() {
+            self.participant().woken();
+            if self.participant().queue().may_write() {
+                self.participant().pass_on();
+            }
+        }
+        true
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        self.participant().bell_word()
+    }
+
+    fn sleeper(&self) -> &Sleeper {
+        self.participant().sleeper()
+    }
+
+    fn strategy(&self) -> WaitStrategy {
+        self.participant().shared.geometry.wait
+    }
+
+    fn mapping(&self) -> &Mapping {
+        &self.participant().shared.mapping
+    }
+
+    fn index(&self) -> u32 {
+        self.participant().index() as u32
+    }
 }
 
 impl Clone for Producer {

@@ -338,6 +338,10 @@ impl<T: Value> Consumer<T> {
         copied.map_err(|what| RecvError::Corrupt { what, offset })
     }
 
+    pub(crate) fn awaited(&mut self) -> &mut (dyn crate::awaited::Awaited + 'static) {
+        &mut self.inner
+    }
+
     /// The consumer of bytes that this is.
     pub fn untyped(&mut self) -> &mut super::Consumer {
         &mut self.inner

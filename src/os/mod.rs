@@ -5,6 +5,8 @@
 #[cfg(feature = "cli")]
 pub(crate) mod bare;
 pub(crate) mod clock;
+#[cfg(feature = "tokio")]
+pub(crate) mod epoll;
 pub(crate) mod eventfd;
 #[cfg(feature = "cli")]
 pub(crate) mod facts;

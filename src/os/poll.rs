@@ -62,6 +62,15 @@ pub(crate) fn several(polls: &mut [libc::pollfd], deadline: Deadline) -> io::Res
     }
 }
 
+/// A descriptor to be asked whether it is readable.
+pub(crate) fn readable(fd: std::os::fd::RawFd) -> libc::pollfd {
+    libc::pollfd {
+        fd,
+        events: READABLE,
+        revents: 0,
+    }
+}
+
 /// Waits until one of `fds` is readable, or until `deadline`, and says which are.
 pub(crate) fn which(fds: &[std::os::fd::RawFd], deadline: Deadline) -> io::Result<Vec<bool>> {
     let mut polls: Vec<_> = fds

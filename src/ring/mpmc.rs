@@ -787,6 +787,19 @@ impl<'a> Queue<'a> {
         })
     }
 
+    /// Whether [`Queue::adopt`] would find a message. (With policy drop, frees the slots as it does.)
+    #[cold]
+    pub(crate) fn has_orphan(&self, is_dead: impl Fn(usize) -> bool) -> bool {
+        let found = self.find_orphan(&is_dead, |ticket, word| match self.on_death {
+            OnDeath::Redeliver => Some(()),
+            OnDeath::Drop => {
+                self.try_own(ticket, word, self.next_lap(ticket));
+                None
+            }
+        });
+        found.is_some()
+    }
+
     fn try_own(&self, ticket: u64, word: u64, owned: u64) -> bool {
         // ACQUIRE: the payload, and its last owner's accesses; RELEASE: passes them on.
         // SYNC: message ready; SYNC: message adopted

@@ -935,6 +935,19 @@ impl<'a> Rx<'a> {
         }
     }
 
+    /// Refuses a next header that no honest producer writes.
+    pub(crate) fn check_next(&self) -> Result<(), Corrupt> {
+        // Relaxed: nothing is read on the strength of it.
+        let word = self.data.word(self.position).load(Ordering::Relaxed);
+        if word & COMMITTED != 0 || word & !WAITING == 0 {
+            return Ok(());
+        }
+        Err(Corrupt {
+            what: "header of a message",
+            position: self.position,
+        })
+    }
+
     /// Whether the next header says anything (for one who wakes).
     pub(crate) fn has_next(&self) -> bool {
         // Relaxed: `take` looks again.

@@ -3,20 +3,27 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use crate::awaited::Awaited;
 use crate::error::RecvError;
+use crate::mapping::Mapping;
 use crate::os::clock::Deadline;
+use crate::os::eventfd::EventFd;
 use crate::participant::Life;
-use crate::primitive::Data;
+use crate::primitive::{AtomicU64, Data};
 use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
-use crate::wait::{Backoff, Blocking, block_on};
+use crate::sleeper::Sleeper;
+use crate::wait::{Backoff, Blocking, WaitStrategy, block_on};
 
 use super::ring::{LOST, Side};
 
 /// Fruitless attempts after which a non-blocking call looks whether the producer is dead.
 const LOOK_INTO_IT: u32 = 1024;
+/// In place of their number: there is something to tell, if there is no message.
+const TELL: u32 = u32::MAX;
 
 /// Receives messages from an SPSC ring. Holds the role of its consumer until dropped.
 pub struct Consumer {
@@ -116,7 +123,7 @@ impl Consumer {
 
     #[cold]
     fn empty(&mut self) -> RecvError {
-        self.fruitless += 1;
+        self.fruitless = self.fruitless.saturating_add(1);
         if self.fruitless < LOOK_INTO_IT {
             return RecvError::Empty;
         }
@@ -124,15 +131,23 @@ impl Consumer {
         if self.side.shared.mapping.is_lost() {
             return self.corrupt(LOST);
         }
-        if self.side.peer_life() == Life::Dead {
-            // It may have published something just before it died.
-            if let Ok(Next::Message(_)) = self.rx.take() {
-                self.rx.put_back();
-                return RecvError::Empty;
-            }
-            return RecvError::PeerDied;
+        if let Err(corrupt) = self.rx.check_next() {
+            return self.corrupt(corrupt);
         }
-        RecvError::Empty
+        let gone = match self.side.peer_life() {
+            Life::Dead => RecvError::PeerDied,
+            // It leaves a closed header; this is one that was killed between the two.
+            Life::Left => RecvError::Closed,
+            _ => return RecvError::Empty,
+        };
+        // It may have published something just before it went.
+        match self.rx.take() {
+            Ok(Next::Message(_)) => {
+                self.rx.put_back();
+                RecvError::Empty
+            }
+            _ => gone,
+        }
     }
 
     /// Takes a message if the fast path can.
@@ -431,6 +446,93 @@ impl Consumer {
 
     /// Leaves, as dropping does: the producer is told that this side closed, once there is no room.
     pub fn close(self) {}
+}
+
+impl Consumer {
+    /// The descriptor to wait for in an event loop of one's own, of a ring with
+    /// [`WaitStrategy::EventFd`]; `None` for others. It is readable when there is something to receive,
+    /// provided that [`Consumer::arm`] was asked before. Wait for it to be readable with `poll`, `epoll` or
+    /// what your loop has, but do not read from it. (A [`Selector`](crate::selector::Selector) does all
+    /// this, and for rings of most other strategies, too.)
+    ///
+    /// It does not tell of a producer that was killed: look now and then by [`Consumer::recv_timeout`].
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(ringway::spsc::Config::default().wait(ringway::wait::WaitStrategy::EventFd))?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// # tx.send(b"hello")?;
+    /// if rx.arm() {
+    ///     let descriptor = rx.event_fd().expect("a ring with event descriptors");
+    ///     // wait until `descriptor` is readable
+    /// }
+    /// assert_eq!(&*rx.try_recv()?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.event().map(EventFd::as_fd)
+    }
+
+    /// Says that this side is going to wait for [`Consumer::event_fd`], so that the other one signals it;
+    /// clears what was signalled before. False when there is something to receive now, or an error to be
+    /// told: do not wait then. Before each wait, also where the last one was in vain.
+    pub fn arm(&mut self) -> bool {
+        if let Some(event) = self.event() {
+            event.clear();
+        }
+        !self.is_ready() && self.announce().is_some()
+    }
+
+    fn event(&self) -> Option<&EventFd> {
+        self.side.own.event()
+    }
+
+    pub(crate) fn awaited(&mut self) -> &mut (dyn Awaited + 'static) {
+        self
+    }
+}
+
+impl Awaited for Consumer {
+    fn is_ready(&mut self) -> bool {
+        // What keeps it from being used is what the next call tells.
+        self.ready().is_err() || self.rx.has_next() || self.fruitless == TELL
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        // The producer learns of all the room there is before this side sleeps.
+        self.rx.rest();
+        self.rx.announce().unwrap_or_else(|_| {
+            self.fruitless = TELL;
+            None
+        })
+    }
+
+    fn pulse(&mut self) {
+        let lost = self.side.shared.mapping.is_lost();
+        let gone = || matches!(self.side.peer_life(), Life::Dead | Life::Left);
+        if lost || (gone() && !self.rx.has_next()) {
+            self.fruitless = TELL;
+        }
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        self.rx.sleeping_word()
+    }
+
+    fn sleeper(&self) -> &Sleeper {
+        &self.side.own
+    }
+
+    fn strategy(&self) -> WaitStrategy {
+        self.side.shared.geometry.wait
+    }
+
+    fn mapping(&self) -> &Mapping {
+        &self.side.shared.mapping
+    }
+
+    fn index(&self) -> u32 {
+        self.side.membership.index()
+    }
 }
 
 impl Drop for Consumer {

@@ -4,13 +4,15 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use crate::awaited::Awaited;
 use crate::error::SendError;
+use crate::mapping::Mapping;
 use crate::os;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
-use crate::primitive::full_fence;
+use crate::primitive::{AtomicU64, full_fence};
 use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
-use crate::sleeper::SLICE;
+use crate::sleeper::{SLICE, Sleeper};
 use crate::wait::{Blocking, WaitStrategy, block_on};
 
 use super::ring::{LOST, Side};
@@ -21,6 +23,8 @@ const SLICE_WITHOUT_BARRIER: u64 = 1_000_000;
 
 /// Fruitless attempts after which a non-blocking call looks whether the consumer is dead.
 const LOOK_INTO_IT: u32 = 1024;
+/// In place of their number: there is something to tell, if there is no room.
+const TELL: u32 = u32::MAX;
 
 /// Sends messages into an SPSC ring. Holds the role of its producer until dropped; dropping it
 /// leaves the ring closed.
@@ -31,6 +35,10 @@ pub struct Producer {
     tx: Tx<'static>,
     max: usize,
     fruitless: u32,
+    /// Bytes of a message for which somebody else waits until there is room.
+    wanted: u64,
+    /// How long that one may sleep at a stretch, in nanoseconds.
+    slice: u64,
     side: Side,
 }
 
@@ -58,6 +66,8 @@ impl Producer {
             tx,
             max,
             fruitless: 0,
+            wanted: 0,
+            slice: SLICE,
             side,
         })
     }
@@ -147,7 +157,7 @@ impl Producer {
                 if self.side.peer.has_left(&self.side.shared.mapping) {
                     return SendError::Closed;
                 }
-                self.fruitless += 1;
+                self.fruitless = self.fruitless.saturating_add(1);
                 if self.fruitless >= LOOK_INTO_IT {
                     self.fruitless = 0;
                     if self.side.peer_life() == Life::Dead {
@@ -358,6 +368,59 @@ impl Producer {
     pub fn close(self) {}
 }
 
+impl Producer {
+    /// Of what length the message is for which there is to be room.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn want(&mut self, len: usize) {
+        self.wanted = len.min(self.max) as u64;
+    }
+}
+
+impl Awaited for Producer {
+    fn is_ready(&mut self) -> bool {
+        !self.side.here.is_here()
+            || self.fruitless == TELL
+            || self.tx.has_room(self.wanted).unwrap_or(true)
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        let (announced, slice) = announce(&mut self.tx, &self.side, self.wanted);
+        self.slice = slice;
+        announced.unwrap_or(None)
+    }
+
+    fn may_miss(&self) -> bool {
+        self.slice < SLICE
+    }
+
+    fn pulse(&mut self) {
+        let lost = self.side.shared.mapping.is_lost();
+        if lost || matches!(self.side.peer_life(), Life::Dead | Life::Left) {
+            self.fruitless = TELL;
+        }
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        self.tx.sleeping_word()
+    }
+
+    fn sleeper(&self) -> &Sleeper {
+        &self.side.own
+    }
+
+    fn strategy(&self) -> WaitStrategy {
+        self.side.shared.geometry.wait
+    }
+
+    fn mapping(&self) -> &Mapping {
+        &self.side.shared.mapping
+    }
+
+    fn index(&self) -> u32 {
+        self.side.membership.index()
+    }
+}
+
 impl Drop for Producer {
     fn drop(&mut self) {
         if !self.side.here.is_here() {
@@ -412,6 +475,22 @@ impl Room<'_> {
     }
 }
 
+/// Announces that the producer is going to sleep for want of room for `len` bytes, and says how long it
+/// may sleep at a stretch, in nanoseconds.
+fn announce(tx: &mut Tx<'_>, side: &Side, len: u64) -> (Result<Option<u64>, Corrupt>, u64) {
+    let mut slice = SLICE;
+    let barrier = || {
+        if side.shared.geometry.wait != WaitStrategy::Adaptive {
+            full_fence();
+        } else if !os::membarrier::all() {
+            // Consumers elsewhere may count on it all the same: what they miss is found soon.
+            full_fence();
+            slice = SLICE_WITHOUT_BARRIER;
+        }
+    };
+    (tx.announce(len, barrier), slice)
+}
+
 impl Blocking for Room<'_> {
     type Output = ();
     type Error = SendError;
@@ -438,17 +517,7 @@ impl Blocking for Room<'_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, SendError> {
-        let mut slice = SLICE;
-        let barrier = || {
-            if self.side.shared.geometry.wait != WaitStrategy::Adaptive {
-                full_fence();
-            } else if !os::membarrier::all() {
-                // Consumers elsewhere may count on it all the same: what they miss is found soon.
-                full_fence();
-                slice = SLICE_WITHOUT_BARRIER;
-            }
-        };
-        let announced = self.tx.announce(self.len, barrier);
+        let (announced, slice) = announce(self.tx, self.side, self.len);
         self.slice = slice;
         announced.map_err(|corrupt| self.corrupt(corrupt))
     }

@@ -190,6 +190,10 @@ impl Side {
         let sleeper = |door| Sleeper::new(&shared.mapping, wait, shared.events.as_ref(), door);
         let (own, other) = (sleeper(own)?, sleeper(other)?);
         let (membership, _) = Membership::join(&shared.mapping, index, index, name)?;
+        if let Some(event) = other.event() {
+            // A peer that is asleep learns whose death it has to learn of.
+            event.notify();
+        }
         let alone = participant::are_alone(&shared.mapping, &membership);
         Ok(Side {
             membership,
