@@ -23,8 +23,8 @@
 //!
 //! From `std::sync::mpsc` or `crossbeam_channel`, between threads, to processes:
 //!
-//! * What is sent is bytes, or a plain value ([`spsc::typed`](crate::spsc::typed),
-//!   [`mpmc::typed`](crate::mpmc::typed)); no pointers, no `String`. Serialise what is more than that.
+//! * What is sent is bytes, or a plain value ([`spsc::typed`](mod@crate::spsc::typed),
+//!   [`mpmc::typed`](mod@crate::mpmc::typed)); no pointers, no `String`. Serialise what is more than that.
 //! * There is no unbounded ring. `send` waits when it is full, `try_send` says so.
 //! * `Sender::clone` is [`mpmc::Producer::clone`](crate::mpmc::Producer). An
 //!   [`spsc`](crate::spsc) handle can be moved to another thread, and has no clone.
@@ -49,7 +49,7 @@
 //! | a service with one publisher and one subscriber | [`spsc`](crate::spsc) |
 //! | request–response | two rings, one each way |
 //! | `loan`, `send` | [`reserve`](crate::spsc::Producer::reserve), [`commit`](crate::spsc::Reservation::commit) |
-//! | `ZeroCopySend` types | [`typed`](crate::spsc::typed) rings: `zerocopy`'s traits, and a version of your own |
+//! | `ZeroCopySend` types | [`typed`](mod@crate::spsc::typed) rings: `zerocopy`'s traits, and a version of your own |
 //! | slices with `initial_max_slice_len` | messages of any length, up to a little under half of the ring |
 //! | events, wait sets | blocking calls on the ring itself; nothing to be wired up |
 //! | nodes, monitoring, cleaning up dead nodes | nothing to do: the kernel tells of deaths, the next user of a name takes over; `ringway clean` for what nobody ever takes up again |

@@ -24,7 +24,7 @@ use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
@@ -481,7 +481,7 @@ impl Observer {
 
 /// Where the ring `name` lies.
 #[cfg(feature = "cli")]
-pub(crate) fn path_of(name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn path_of(name: &str) -> Result<std::path::PathBuf, Error> {
     match Place::of(name)? {
         Place::Path(path) => Ok(path),
         Place::Anonymous => unreachable!("names stand for paths"),
