@@ -585,7 +585,7 @@ impl Message<'_> {
         self.lent.sequence
     }
 
-    /// Whether this is part of a stream ([`Producer::stream`](super::Producer::stream)) and more of it
+    /// Whether this is part of a longer whole, and more of it
     /// follows.
     pub fn is_continued(&self) -> bool {
         self.lent.flags & MORE != 0
