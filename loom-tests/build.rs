@@ -1,6 +1,9 @@
 //! Writes the mutants: the algorithm's own source with one bug seeded in each. The models must fail on
 //! them (`tests/mpmc_mutants.rs`, `tests/spsc_mutants.rs`); a mutant whose text is not found any more fails the build.
 
+#[path = "build/orderings.rs"]
+mod orderings;
+
 use std::path::Path;
 
 /// File, name of the mutant, what is there, what the bug puts in its place.
@@ -20,7 +23,7 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/mpmc",
         "joiner_clears_without_settling",
-        "            self.poison(ticket, &is_dead);\n            if self.has_claimed(ticket)\n                && self.slots.sequence(ticket).load(Ordering::Acquire) == ticket\n            {\n                return false;\n            }\n",
+        "            self.poison(ticket, &is_dead);\n            if self.has_claimed(ticket)\n                && self.slots.sequence(ticket).load(Ordering::Relaxed) == ticket\n            {\n                return false;\n            }\n",
         "            let _ = ticket;\n",
     ),
     (
@@ -39,7 +42,7 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/mpmc",
         "joiner_forgets_messages_of_the_dead",
-        "intents.legacy.store(read.word(), Ordering::Release);",
+        "intents.legacy.store(read.word(), Ordering::Relaxed);",
         "",
     ),
     (
@@ -277,9 +280,24 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "{ let _ = self.publish_header(self.position, header(0, CLOSED)); Notify::Nobody }",
     ),
     ("wait/bell", "without_fences", "barrier();", ""),
-    // Not mutants: two files under the module names by which one uses the other.
-    ("ring/mpmc", "unchanged", "", ""),
-    ("ring/items", "unchanged", "", ""),
+    (
+        "ring/seat",
+        "takes_the_word_it_saw_first",
+        "match state.load(Ordering::Acquire) { now if now == word => Seen::Dead(word),",
+        "match word { now if now == word => Seen::Dead(word),",
+    ),
+    (
+        "ring/seat",
+        "sits_down_with_the_same_token",
+        "if !take(generation)? {",
+        "if false {",
+    ),
+    (
+        "ring/seat",
+        "forgets_to_take_the_word_back",
+        "state.store(old, Ordering::Release); return Ok(Sat::Unsettled);",
+        "return Ok(Sat::Unsettled);",
+    ),
 ];
 
 /// Source without its line breaks inside expressions, so that formatting does not matter.
@@ -295,6 +313,8 @@ fn squeeze(text: &str) -> String {
 fn main() {
     let out = std::env::var("OUT_DIR").unwrap();
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build/orderings.rs");
+    orderings::generate(Path::new(&out));
     for (file, name, from, to) in MUTANTS {
         let path = format!("../src/{file}.rs");
         println!("cargo::rerun-if-changed={path}");

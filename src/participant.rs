@@ -15,6 +15,7 @@ use crate::layout;
 use crate::mapping::Mapping;
 use crate::os;
 use crate::os::life::{LockFile, Pidfd};
+use crate::ring::seat::{self, Sat, Seen};
 use crate::sleeper::futex_half;
 
 /// Locks that belong to one record: its generations take turns.
@@ -22,23 +23,10 @@ const GENERATIONS: u64 = 1 << 20;
 /// How often a joiner looks again at a record that another is just joining.
 const JOIN_TRIES: u32 = 100_000;
 
-const PHASE: u64 = 3;
-const FREE: u64 = 0;
-const LIVE: u64 = 1;
-const LEFT: u64 = 2;
-const JOINING: u64 = 3;
-
 /// What a participant shows of itself in the mapping: a pair of cache lines of its own.
 #[repr(C, align(128))]
 pub(crate) struct Record {
-    /// Generation in the upper bits, and below it the phase:
-    ///
-    /// | phase | meaning | who may move it on |
-    /// | --- | --- | --- |
-    /// | FREE | never used | a joiner that holds the record's JOINING lock, to LIVE of the next generation |
-    /// | LIVE | attached, or died without leaving (its lock tells) | its owner to LEFT; if its lock is free, a joiner to LIVE of the next generation |
-    /// | LEFT | it detached | a joiner to LIVE of the next generation |
-    /// | JOINING | a joiner is settling the affairs of the dead one before it; counts as dead | that joiner to LIVE, or back; if its locks are free, another joiner |
+    /// Generation and phase: see [`seat`], where the table of its states stands.
     pub(crate) state: AtomicU64,
     /// Its process id, as that process sees it; for people, and for a process descriptor.
     pub(crate) pid: AtomicU32,
@@ -134,7 +122,7 @@ fn present(mapping: &Mapping) -> Result<LockFile, Error> {
 }
 
 fn token(index: u32, state: u64) -> u64 {
-    layout::TOKENS + u64::from(index) * GENERATIONS + (state / (PHASE + 1)) % GENERATIONS
+    layout::TOKENS + u64::from(index) * GENERATIONS + seat::generation(state) % GENERATIONS
 }
 
 /// An attached participant: its record and its token of life. Dropping it detaches.
@@ -180,10 +168,10 @@ impl Membership {
                 pid,
             });
         }
-        // Acquire: what the one before wrote in its record comes before what we write.
-        let old = record.state.load(Ordering::Acquire);
-        let state = (old & !PHASE).wrapping_add(PHASE + 1) | LIVE;
-        if !lock.try_lock(token(index, state), true).map_err(os_error)? {
+        let take = |word| lock.try_lock(token(index, word), true).map_err(os_error);
+        let none = None::<fn() -> bool>;
+        let sat = seat::sit(&record.state, take, none, || record.introduce(role, before))?;
+        let Sat::Down(state) = sat else {
             // The lock of the next generation is held: somebody wrote in the record who should not.
             let offset = layout::PARTICIPANTS + u64::from(index) * layout::PARTICIPANT;
             return Err(Error::Corrupt {
@@ -191,10 +179,7 @@ impl Membership {
                 what: "participant record",
                 offset,
             });
-        }
-        record.introduce(role, before);
-        // Release: who sees LIVE sees whose it is, and finds the lock held.
-        record.state.store(state, Ordering::Release);
+        };
         joined(mapping);
         lock.unlock(joining).map_err(os_error)?;
         Ok((Membership { index, state, lock }, before))
@@ -220,26 +205,14 @@ impl Membership {
             return Ok(None);
         }
         let record = record(mapping, index);
-        // Acquire: what the one before wrote in its record comes before what we write.
-        let old = record.state.load(Ordering::Acquire);
-        let generation = (old & !PHASE).wrapping_add(PHASE + 1);
-        if !lock
-            .try_lock(token(index, generation), true)
-            .map_err(os_error)?
-        {
+        let take = |word| lock.try_lock(token(index, word), true).map_err(os_error);
+        let settle = Some(|| settle(&lock));
+        let sat = seat::sit(&record.state, take, settle, || {
+            record.introduce(role, before)
+        })?;
+        let Sat::Down(state) = sat else {
             return Ok(None);
-        }
-        // Release: who sees JOINING sees at least what we have seen of the one before.
-        record.state.store(generation | JOINING, Ordering::Release);
-        if !settle(&lock) {
-            record.state.store(old, Ordering::Release);
-            return Ok(None);
-        }
-        record.introduce(role, before);
-        let state = generation | LIVE;
-        // Release: who sees LIVE sees whose it is, that its old affairs are settled, and finds the
-        // lock held.
-        record.state.store(state, Ordering::Release);
+        };
         joined(mapping);
         lock.unlock(joining).map_err(os_error)?;
         Ok(Some(Membership { index, state, lock }))
@@ -257,11 +230,7 @@ impl Membership {
 
     /// Says that it leaves; its lock is dropped with it.
     pub(crate) fn leave(&self, mapping: &Mapping) {
-        let state = self.state & !PHASE | LEFT;
-        // Release: what it did here comes before its leaving.
-        record(mapping, self.index)
-            .state
-            .store(state, Ordering::Release);
+        seat::leave(&record(mapping, self.index).state, self.state);
     }
 }
 
@@ -298,7 +267,7 @@ pub(crate) fn are_alone(mapping: &Mapping, own: &Membership) -> bool {
             return false;
         }
         let record = record(mapping, index);
-        if index != own.index && record.state.load(Ordering::Relaxed) & PHASE == LIVE {
+        if index != own.index && seat::is_live(record.state.load(Ordering::Relaxed)) {
             others = true;
             all |= record.processors.load(Ordering::Relaxed);
         }
@@ -329,42 +298,26 @@ impl Watch {
 
     /// Whether it has left, by a look at shared memory alone.
     pub(crate) fn has_left(&self, mapping: &Mapping) -> bool {
-        record(mapping, self.index).state.load(Ordering::Acquire) & PHASE == LEFT
+        seat::has_left(record(mapping, self.index).state.load(Ordering::Acquire))
     }
 
     /// What has become of it. A system call or two.
     pub(crate) fn life(&self, mapping: &Mapping, lock: &LockFile) -> Life {
         let record = record(mapping, self.index);
-        // Acquire: pairs with the release in `join` and in `leave`.
-        let state = record.state.load(Ordering::Acquire);
-        match state & PHASE {
-            FREE => return Life::Never,
-            LEFT => return Life::Left,
-            JOINING => {
-                let held = lock.is_locked(token(self.index, state)).unwrap_or(true);
-                return if held { Life::Joining } else { Life::Dead };
-            }
-            _ if state == self.dead.get() => return Life::Dead,
-            _ => {}
-        }
-        match lock.is_locked(token(self.index, state)) {
-            Ok(false) => {
-                // Did it leave, or was it followed by another, between the two looks?
-                let now = record.state.load(Ordering::Acquire);
-                if now == state {
-                    self.dead.set(state);
-                    return Life::Dead;
+        let is_held = |word| lock.is_locked(token(self.index, word));
+        let state = match seat::look(&record.state, self.dead.get(), is_held) {
+            Seen::Never => return Life::Never,
+            Seen::Left => return Life::Left,
+            Seen::Joining => return Life::Joining,
+            Seen::Replaced => return Life::Alive,
+            Seen::Dead(word) => {
+                if seat::is_live(word) {
+                    self.dead.set(word);
                 }
-                return if now & PHASE == LEFT {
-                    Life::Left
-                } else {
-                    Life::Alive
-                };
+                return Life::Dead;
             }
-            Ok(true) => {}
-            // The lock cannot be looked at: rather wait for one who is dead than rob one who lives.
-            Err(_) => return Life::Alive,
-        }
+            Seen::Held(word) => word,
+        };
         // The lock is held, but a raw `fork` may have copied it.
         if self.seen.replace(state) != state {
             *self.process.borrow_mut() = find_process(record);
@@ -375,7 +328,7 @@ impl Watch {
             Process::Gone => true,
         };
         // What was read of the record may have been its next owner's already.
-        if dead && record.state.load(Ordering::Acquire) == state {
+        if dead && seat::is_still(&record.state, state) {
             self.dead.set(state);
             Life::Dead
         } else {
@@ -386,7 +339,7 @@ impl Watch {
 
 /// Whether nobody ever had the record of which this is a copy.
 pub(crate) fn was_never_used(copy: &Record) -> bool {
-    copy.state.load(Ordering::Relaxed) & PHASE == FREE
+    seat::is_free(copy.state.load(Ordering::Relaxed))
 }
 
 /// Whether two copies of a record are of the same participant in the same phase.
@@ -399,11 +352,11 @@ pub(crate) fn is_same_state(one: &Record, other: &Record) -> bool {
 /// left meanwhile.
 pub(crate) fn life_seen(copy: &Record, index: u32, file: BorrowedFd<'_>) -> Life {
     let state = copy.state.load(Ordering::Relaxed);
-    let alive = match state & PHASE {
-        FREE => return Life::Never,
-        LEFT => return Life::Left,
-        JOINING => Life::Joining,
-        _ => Life::Alive,
+    let alive = match state {
+        _ if seat::is_free(state) => return Life::Never,
+        _ if seat::has_left(state) => return Life::Left,
+        _ if seat::is_live(state) => Life::Alive,
+        _ => Life::Joining,
     };
     match os::inode::is_locked(file, token(index, state), 1) {
         Ok(false) => return Life::Dead,
@@ -477,7 +430,7 @@ pub(crate) fn others(
             let record = record(mapping, index);
             // Acquire: pairs with the release in `join`.
             let state = record.state.load(Ordering::Acquire);
-            if state & PHASE != LIVE || known(index, state) {
+            if !seat::is_live(state) || known(index, state) {
                 return None;
             }
             let namespace = record.namespace.load(Ordering::Relaxed);

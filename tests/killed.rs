@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use ringway::spsc::{self, Config, Consumer, Producer, Ring};
 use ringway::wait::WaitStrategy;
-use ringway::{RecvError, SendError};
+use ringway::{Error, RecvError, SendError};
 
 mod common;
 #[path = "common/step.rs"]
 mod step;
-use common::{Random, child, task, until, watchdog};
+use common::{Random, child, deep, task, until, watchdog};
 use step::{End, Stepped};
 
 const CAPACITY: u64 = 512;
@@ -467,10 +467,71 @@ fn a_live_survivor_gets_the_message_or_learns_of_the_death() {
             }
             ring.unlink().unwrap();
             kills += 1;
-            at += 97;
+            at += if deep() { 7 } else { 97 };
         }
         println!("{operation}: {kills} real kills with a live survivor");
         assert!(kills > 3);
+    }
+}
+
+/// Stopped in the middle, as by a terminal: its peer goes on, nobody takes its place, and when it is
+/// continued it ends what it began.
+#[test]
+fn one_stopped_at_any_instruction_is_waited_for_and_not_robbed() {
+    let _watchdog = watchdog(if deep() { 3600 } else { 300 });
+    let stride = if deep() { 11 } else { 149 };
+    for operation in ["send", "reserve, commit", "send_batch", "recv", "recv_into"] {
+        let produces = producing().iter().any(|case| case.operation == operation);
+        let mut cases = producing().into_iter().chain(consuming());
+        let case = cases.find(|case| case.operation == operation).unwrap();
+        let name = name(&format!("stop-{operation}"));
+        let (mut stops, mut at, mut done) = (0, 1, false);
+        while !done {
+            let (ring, tx, rx) = ring(&name, &case);
+            let (mut tx, mut rx) = if produces {
+                drop(tx);
+                (None, Some(rx))
+            } else {
+                drop(rx);
+                (Some(tx), None)
+            };
+            let task = format!("{name}:{operation}");
+            let mut stepped = Stepped::start(&mut child("stepped_process", &task));
+            done = stepped.run(|n| n < at) == End::Done;
+            let stopped = stepped.stop();
+            let mut found = Vec::new();
+            let mut take = |rx: &mut Consumer| {
+                while let Ok(message) = rx.try_recv() {
+                    found.push((message.to_vec(), message.redelivered()));
+                }
+            };
+            let others = messages(60, &[7, 40]);
+            if let Some(rx) = &mut rx {
+                assert!(matches!(ring.producer(), Err(Error::RoleTaken { .. })));
+                take(rx);
+            }
+            if let Some(tx) = &mut tx {
+                assert!(matches!(ring.consumer(), Err(Error::RoleTaken { .. })));
+                others.iter().for_each(|other| tx.try_send(other).unwrap());
+            }
+            stopped.finish();
+            let mut rx = rx.unwrap_or_else(|| ring.consumer().unwrap());
+            take(&mut rx);
+            assert!(found.iter().all(|(_, marked)| !marked), "stopped at {at}");
+            let mut expected = messages(0, case.there).split_off(case.receives);
+            expected.extend(messages(case.there.len(), case.sends));
+            if !produces {
+                expected.extend(others);
+            }
+            let found: Vec<Vec<u8>> = found.into_iter().map(|(bytes, _)| bytes).collect();
+            assert_eq!(found, expected, "{operation}, stopped at {at}");
+            drop((tx, rx));
+            let _ = ring.unlink();
+            stops += 1;
+            at += stride;
+        }
+        println!("{operation}: stopped and continued at {stops} instructions");
+        assert!(stops > 3);
     }
 }
 

@@ -1,149 +1,22 @@
-//! The ring of 8-byte items under loom.
-#![allow(dead_code, unused_imports, missing_docs, unreachable_pub, clippy::all)] // of what is generated
+//! The ring of 8-byte items under loom: the very file that runs in shared memory.
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
 #[path = "../src/primitive.rs"]
 mod primitive;
 
-mod ring {
-    pub(crate) mod mpmc {
-        include!(concat!(env!("OUT_DIR"), "/mpmc_unchanged.rs"));
-    }
-    pub(crate) mod items {
-        include!(concat!(env!("OUT_DIR"), "/items_unchanged.rs"));
-    }
+#[path = "../../src/ring/items.rs"]
+mod algorithm;
+#[path = "models/items.rs"]
+mod models;
+#[path = "../../src/ring/mpmc.rs"]
+mod mpmc;
+
+macro_rules! models {
+    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
 }
 
-use loom::sync::Arc;
-use loom::thread;
-use primitive::{AtomicU64, Ordering, Pair, Pairs};
-use ring::items::Items;
-use ring::mpmc::Blocked;
-
-struct Ring {
-    tail: AtomicU64,
-    head: AtomicU64,
-    pairs: Vec<Pair>,
-}
-
-impl Ring {
-    fn new() -> Arc<Ring> {
-        Arc::new(Ring {
-            tail: AtomicU64::new(0),
-            head: AtomicU64::new(0),
-            pairs: (0..2).map(Pair::new).collect(),
-        })
-    }
-
-    fn items(&self) -> Items<'_> {
-        Items {
-            tail: &self.tail,
-            head: &self.head,
-            pairs: Pairs(&self.pairs),
-        }
-    }
-}
-
-fn explore(name: &str, f: impl Fn() + Sync + Send + 'static) {
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counter = count.clone();
-    loom::model::Builder::new().check(move || {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        f();
-    });
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
-    eprintln!("{name}: {count} executions");
-    assert!(count > 1, "a model that ran once shows nothing");
-}
-
-/// Everything left, and then: is every slot usable?
-fn drain(ring: &Ring) -> Vec<u64> {
-    let mut left = Vec::new();
-    while let Ok(item) = ring.items().pop() {
-        left.push(item);
-    }
-    for item in [90, 91] {
-        assert_eq!(ring.items().push(item), Ok(()));
-    }
-    assert_eq!(ring.items().push(99), Err(Blocked::NotNow));
-    assert_eq!((ring.items().pop(), ring.items().pop()), (Ok(90), Ok(91)));
-    left
-}
-
-#[test]
-fn nothing_is_lost_or_doubled_with_two_producers() {
-    explore("2 producers, 1 consumer", || {
-        let ring = Ring::new();
-        let (r1, r2) = (ring.clone(), ring.clone());
-        let a = thread::spawn(move || {
-            [11, 12]
-                .into_iter()
-                .filter(|i| r1.items().push(*i).is_ok())
-                .collect::<Vec<_>>()
-        });
-        let b = thread::spawn(move || r2.items().push(21).is_ok());
-        let mut got = Vec::from_iter(ring.items().pop().ok());
-        let mut sent = a.join().unwrap();
-        if b.join().unwrap() {
-            sent.push(21);
-        }
-        got.extend(drain(&ring));
-        let place = |item| got.iter().position(|got| *got == item);
-        if let (Some(first), Some(second)) = (place(11), place(12)) {
-            assert!(first < second, "one producer's items out of order");
-        }
-        got.sort_unstable();
-        sent.sort_unstable();
-        assert_eq!(got, sent);
-    });
-}
-
-#[test]
-fn two_consumers_take_different_items() {
-    explore("1 producer, 2 consumers", || {
-        let ring = Ring::new();
-        let (r1, r2) = (ring.clone(), ring.clone());
-        ring.items().push(1).unwrap();
-        let a = thread::spawn(move || r1.items().pop().ok());
-        let b = thread::spawn(move || r2.items().pop().ok());
-        let mut sent = vec![1];
-        sent.extend([2, 3].into_iter().filter(|i| ring.items().push(*i).is_ok()));
-        let mut got: Vec<u64> = a
-            .join()
-            .unwrap()
-            .into_iter()
-            .chain(b.join().unwrap())
-            .collect();
-        got.extend(drain(&ring));
-        got.sort_unstable();
-        assert_eq!(got, sent);
-    });
-}
-
-#[test]
-fn closing_loses_nothing_that_was_sent() {
-    explore("closing", || {
-        let ring = Ring::new();
-        let (r1, r2) = (ring.clone(), ring.clone());
-        let producer = thread::spawn(move || {
-            [1, 2, 3]
-                .into_iter()
-                .filter(|i| r1.items().push(*i).is_ok())
-                .collect::<Vec<u64>>()
-        });
-        let closer = thread::spawn(move || r2.items().close());
-        let mut got = Vec::from_iter(ring.items().pop().ok());
-        let sent = producer.join().unwrap();
-        closer.join().unwrap();
-        assert_eq!(ring.items().push(9), Err(Blocked::Closed));
-        loop {
-            match ring.items().pop() {
-                Ok(item) => got.push(item),
-                Err(blocked) => {
-                    assert_eq!(blocked, Blocked::Closed);
-                    break;
-                }
-            }
-        }
-        assert_eq!(got, sent);
-    });
-}
+models!(
+    nothing_is_lost_or_doubled_with_two_producers,
+    two_consumers_take_different_items,
+    closing_loses_nothing_that_was_sent,
+);

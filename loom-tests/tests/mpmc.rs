@@ -32,4 +32,10 @@ models!(
     a_batch_cut_short_by_death,
     closing_loses_nothing_that_was_sent,
     aborted_slots_are_stepped_over,
+    what_the_dead_wrote_is_over_before_its_slot_is_used,
+    what_was_given_up_is_over_before_its_slot_is_used,
+    an_intent_without_a_claim_gives_nothing_away,
+    an_orphan_is_found_at_every_moment,
+    two_joiners_do_not_forget_an_adopted_message,
+    the_length_is_never_nothing_while_something_is_there,
 );

@@ -661,6 +661,11 @@ impl Blocking for WaitForMessage<'_> {
         self.consumer.participant().notify();
         let expected = self.consumer.participant().announce();
         let participant = self.consumer.participant();
+        if participant.queue().is_drained() {
+            // A closer that was killed half-way told nobody; without the telling, this would look
+            // again for ever.
+            participant.queue().close();
+        }
         let look_again =
             participant.queue().may_read() || participant.queue().alarm() != self.consumer.alarm;
         Ok((!look_again).then_some(expected))

@@ -4,4 +4,5 @@
 pub(crate) mod broadcast;
 pub(crate) mod items;
 pub(crate) mod mpmc;
+pub(crate) mod seat;
 pub(crate) mod spsc;

@@ -457,19 +457,18 @@ impl<'a> Queue<'a> {
         let most = most.clamp(1, MAX_RUN.min(self.slots.capacity()));
         let mut head = self.cursors.head.load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
+            // ACQUIRE: the payload. SYNC: message ready
+            let word = self.slots.sequence(head).load(Ordering::Acquire);
+            if word != ready(head) {
+                head = self.no_message(me, head, word)?;
+                continue;
+            }
             // A ready message stays so until the head has moved past it. ACQUIRE: SYNC: message ready
             let is_ready = |i: &u64| {
                 let ticket = head.wrapping_add(*i);
                 self.slots.sequence(ticket).load(Ordering::Acquire) == ready(ticket)
             };
-            let count = (0..most).take_while(is_ready).count() as u64;
-            if count == 0 {
-                let word = self.slots.sequence(head).load(Ordering::Acquire);
-                if word != ready(head) {
-                    head = self.no_message(me, head, word)?;
-                }
-                continue;
-            }
+            let count = 1 + (1..most).take_while(is_ready).count() as u64;
             match self.move_head(me, head, count) {
                 Ok(()) => return Ok(Run { first: head, count }),
                 Err(now) => head = now,
@@ -550,8 +549,9 @@ impl<'a> Queue<'a> {
     pub(crate) fn close(&self) {
         // RELAXED: it orders nothing; its place among the claims is its place in `tail`'s order.
         self.cursors.tail.fetch_or(CLOSED, Ordering::Relaxed);
-        // RELEASE: SYNC: closed, then told
-        self.cursors.alarm.fetch_or(CLOSED, Ordering::Release);
+        // RELAXED: a hint to look at the tail. Whoever sees it and still finds the tail open looks
+        // again, and before it sleeps the bell's fence orders its look.
+        self.cursors.alarm.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
     /// Whether an alarm says that the ring may be closed: a hint to ask [`Queue::is_drained`].
@@ -569,19 +569,22 @@ impl<'a> Queue<'a> {
     /// Whether a consumer that found nothing should look again before it sleeps.
     pub(crate) fn may_read(&self) -> bool {
         let head = self.cursors.head.load(Ordering::Relaxed);
-        let word = self.slots.sequence(head).load(Ordering::Acquire);
+        // RELAXED, here and in `may_write`: the bell's fence orders it; whoever then looks acquires.
+        let word = self.slots.sequence(head).load(Ordering::Relaxed);
         lead(word, ready(head)) >= 0 || self.is_drained()
     }
 
     /// Whether a producer that found no room should look again before it sleeps.
     pub(crate) fn may_write(&self) -> bool {
         let tail = self.cursors.tail.load(Ordering::Relaxed);
-        let word = self.slots.sequence(tail).load(Ordering::Acquire);
+        let word = self.slots.sequence(tail).load(Ordering::Relaxed);
         tail >= LIMIT || lead(word, tail) >= 0
     }
 
     /// How many tickets are claimed and not yet taken.
     pub(crate) fn len(&self) -> u64 {
+        // ACQUIRE: a tail no older than this head, or messages that are there would not be counted.
+        // SYNC: intent before its claim
         let head = self.cursors.head.load(Ordering::Acquire);
         let tail = self.cursors.tail.load(Ordering::Relaxed) & !CLOSED;
         tail.saturating_sub(head).min(self.slots.capacity())
@@ -590,9 +593,8 @@ impl<'a> Queue<'a> {
     /// What the alarm shows: when it has changed, [`Queue::adopt`] may find something.
     #[inline(always)]
     pub(crate) fn alarm(&self) -> u64 {
-        // ACQUIRE: of a closed ring the closed tail is seen; for messages of the dead it is a hint to
-        // look, and looking acquires what it needs. SYNC: closed, then told
-        self.cursors.alarm.load(Ordering::Acquire)
+        // RELAXED: a hint to look, and looking acquires what it needs.
+        self.cursors.alarm.load(Ordering::Relaxed)
     }
 
     /// Has every consumer look for messages of dead readers.
@@ -603,7 +605,8 @@ impl<'a> Queue<'a> {
     /// Moves the head past a poisoned slot, then frees it. Anyone may, and finish what another began.
     fn step_over(&self, ticket: u64) {
         // The head moves first: a slot freed before would be filled again under a head that still
-        // waits for it. RELEASE: it passes on what was acquired. SYNC: intent before its claim
+        // waits for it. RELEASE: the claimant's accesses are over for a batch that goes by the head.
+        // SYNC: intent before its claim
         let _ = self.cursors.head.compare_exchange(
             ticket,
             ticket.wrapping_add(1),
@@ -611,12 +614,13 @@ impl<'a> Queue<'a> {
             Ordering::Relaxed,
         );
         if self.has_taken(ticket) {
-            // ACQUIRE, RELEASE: the claimant's accesses come before the next one's.
-            // SYNC: slot poisoned; SYNC: slot free for the next lap
+            // RELEASE: whoever finds it free finds the head moved. SYNC: slot free for the next lap
+            // Not acquire: a read-modify-write goes on with the release of the poisoning, so the next
+            // claimant acquires what the last one did.
             let _ = self.slots.sequence(ticket).compare_exchange(
                 poisoned(ticket),
                 self.next_lap(ticket),
-                Ordering::AcqRel,
+                Ordering::Release,
                 Ordering::Relaxed,
             );
         }
@@ -688,20 +692,22 @@ impl<'a> Queue<'a> {
             self.step_over(before);
         }
         // In this order: a ticket that nobody has claimed yet may be named by the dead, too.
+        // RELAXED: the compare-exchange below decides; what the slot's last reader did there was
+        // acquired by the claimant, and comes with the proof of its death.
         if !self.has_claimed(ticket)
-            || self.slots.sequence(ticket).load(Ordering::Acquire) != ticket
+            || self.slots.sequence(ticket).load(Ordering::Relaxed) != ticket
             || self.claimant_is_dead(ticket, |intents| &intents.write, is_dead) != Some(true)
         {
             return false;
         }
-        // RELEASE: passes on what was acquired: that the tail is beyond. SYNC: slot poisoned
-        // ACQUIRE: the slot's last reader's accesses. SYNC: slot free for the next lap
+        // RELEASE: passes on what was acquired: what the dead one wrote, and that the tail is beyond.
+        // SYNC: slot poisoned
         self.slots
             .sequence(ticket)
             .compare_exchange(
                 ticket,
                 poisoned(ticket),
-                Ordering::AcqRel,
+                Ordering::Release,
                 Ordering::Relaxed,
             )
             .is_ok()
@@ -713,7 +719,8 @@ impl<'a> Queue<'a> {
         if !self.has_taken(ticket) {
             return None;
         }
-        // ACQUIRE: what its last owner did. SYNC: message ready; SYNC: message adopted
+        // ACQUIRE: the payload, and what its last owner did; an adoption is from this very word.
+        // SYNC: message ready; SYNC: message adopted
         let word = self.slots.sequence(ticket).load(Ordering::Acquire);
         let orphaned = if word == ready(ticket) {
             match self.claimant_is_dead(ticket, |intents| &intents.read, is_dead) {
@@ -801,11 +808,11 @@ impl<'a> Queue<'a> {
     }
 
     fn try_own(&self, ticket: u64, word: u64, owned: u64) -> bool {
-        // ACQUIRE: the payload, and its last owner's accesses; RELEASE: passes them on.
-        // SYNC: message ready; SYNC: message adopted
+        // RELEASE: passes on what was acquired with `word`, or with the proof of its owner's death.
+        // SYNC: message adopted; SYNC: slot free for the next lap
         self.slots
             .sequence(ticket)
-            .compare_exchange(word, owned, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(word, owned, Ordering::Release, Ordering::Relaxed)
             .is_ok()
     }
 
@@ -813,7 +820,8 @@ impl<'a> Queue<'a> {
     /// Whether it did anything.
     #[cold]
     pub(crate) fn unblock_reader(&self, is_dead: impl Fn(usize) -> bool) -> bool {
-        let head = self.cursors.head.load(Ordering::Acquire);
+        // RELAXED: a ticket to look at; `poison` looks.
+        let head = self.cursors.head.load(Ordering::Relaxed);
         self.poison(head, &is_dead)
     }
 
@@ -822,17 +830,19 @@ impl<'a> Queue<'a> {
     /// consumer can adopt, it raises the alarm; the caller wakes the consumers.
     #[cold]
     pub(crate) fn unblock_writer(&self, is_dead: impl Fn(usize) -> bool) -> Unblocked {
-        let tail = self.cursors.tail.load(Ordering::Acquire);
+        // RELAXED, both: a ticket to look at, and how; `poison` and `orphan` look.
+        let tail = self.cursors.tail.load(Ordering::Relaxed);
         let Some(ticket) = tail
             .checked_sub(self.slots.capacity())
             .filter(|_| tail < LIMIT)
         else {
             return Unblocked::No;
         };
-        let word = self.slots.sequence(ticket).load(Ordering::Acquire);
+        let word = self.slots.sequence(ticket).load(Ordering::Relaxed);
         if word == ticket {
             self.poison(ticket, &is_dead);
         }
+        // ACQUIRE: the claimant's accesses, for `step_over` to pass on. SYNC: slot poisoned
         if self.slots.sequence(ticket).load(Ordering::Acquire) == poisoned(ticket) {
             self.step_over(ticket);
             return if self.has_taken(ticket) {
@@ -863,19 +873,22 @@ impl<'a> Queue<'a> {
         let intents = &self.intents[me];
         // An old name may only go when nothing waits for it. If two joiners cleared for each other,
         // a slot that both name would be named by nobody, and stay claimed for ever.
-        let write = Run::from_word(intents.write.load(Ordering::Acquire));
+        // RELAXED, all loads here: the proof that the owner is gone orders its intents, the joiners'
+        // lock those of other joiners; and a slot's word that is seen too old only has the caller
+        // come back later.
+        let write = Run::from_word(intents.write.load(Ordering::Relaxed));
         for ticket in write.tickets(capacity) {
             self.poison(ticket, &is_dead);
             if self.has_claimed(ticket)
-                && self.slots.sequence(ticket).load(Ordering::Acquire) == ticket
+                && self.slots.sequence(ticket).load(Ordering::Relaxed) == ticket
             {
                 return false;
             }
         }
         self.clear(&intents.write);
         let (read, legacy) = (
-            Run::from_word(intents.read.load(Ordering::Acquire)),
-            Run::from_word(intents.legacy.load(Ordering::Acquire)),
+            Run::from_word(intents.read.load(Ordering::Relaxed)),
+            Run::from_word(intents.legacy.load(Ordering::Relaxed)),
         );
         let mut held = false;
         for ticket in read
@@ -889,7 +902,7 @@ impl<'a> Queue<'a> {
                 (Some(_), OnDeath::Redeliver) => held = true,
                 // Somebody alive has it, by name or by adoption.
                 (None, _) => {
-                    let word = self.slots.sequence(ticket).load(Ordering::Acquire);
+                    let word = self.slots.sequence(ticket).load(Ordering::Relaxed);
                     if adoption(word, ticket).is_some() {
                         held = true;
                     } else if word == ready(ticket) {
@@ -902,10 +915,10 @@ impl<'a> Queue<'a> {
             if legacy.tickets(capacity).any(|ticket| self.is_held(ticket)) {
                 return false;
             }
-            // RELEASE: it must be there before `read` is gone. SYNC: read moved to legacy
-            intents.legacy.store(read.word(), Ordering::Release);
+            // RELAXED: the clearing of `read` that follows releases it.
+            intents.legacy.store(read.word(), Ordering::Relaxed);
         }
-        // RELEASE: SYNC: read moved to legacy
+        // RELEASE: `legacy` is there before `read` is gone. SYNC: read moved to legacy
         self.clear(&intents.read);
         self.disown(me);
         if held {
@@ -918,9 +931,11 @@ impl<'a> Queue<'a> {
     fn disown(&self, me: usize) {
         for intents in self.records() {
             for word in [&intents.read, &intents.legacy] {
+                // ACQUIRE: as in `find_orphan`. SYNC: read moved to legacy
                 let run = Run::from_word(word.load(Ordering::Acquire));
                 for ticket in run.tickets(self.slots.capacity()) {
-                    let word = self.slots.sequence(ticket).load(Ordering::Acquire);
+                    // RELAXED: what the dead adopter did comes with the proof of its death.
+                    let word = self.slots.sequence(ticket).load(Ordering::Relaxed);
                     if let Some((owner, round)) = adoption(word, ticket)
                         && owner == me as u64
                     {

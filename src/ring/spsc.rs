@@ -791,8 +791,8 @@ impl<'a> Rx<'a> {
             });
         }
         let start = at + capacity - offset;
-        // SYNC: payload visible to the consumer.
-        let word = self.data.word(start).load(Ordering::Acquire);
+        // Relaxed: the padding, which was acquired, was published after the record behind it.
+        let word = self.data.word(start).load(Ordering::Relaxed);
         // The padding is published together with the record after it, which is no padding: so the
         // steps taken here are bounded, whatever a peer writes.
         if word & FLAGS & !(MORE | REST) != COMMITTED {

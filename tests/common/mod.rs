@@ -39,7 +39,8 @@ pub fn child(entry: &str, what: &str) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().expect("own path"));
     command
         .args([entry, "--exact", "--nocapture", "--test-threads=1"])
-        .env("RINGWAY_TEST_CHILD", what);
+        .env("RINGWAY_TEST_CHILD", what)
+        .env("RUST_BACKTRACE", "0"); // takes minutes when single-stepped
     command
 }
 
@@ -81,4 +82,9 @@ impl Random {
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
+}
+
+/// Whether the deep version was asked for (`tests/deep`): everything, however long it takes.
+pub fn deep() -> bool {
+    std::env::var_os("RINGWAY_DEEP").is_some()
 }

@@ -1,4 +1,4 @@
-//! Steps another process by single instructions, and looks after each one.
+//! Steps another process by single instructions, and looks after each one; or leaves it stopped there.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 use std::process::{Child, Command};
@@ -180,6 +180,17 @@ impl Stepped {
         }
     }
 
+    /// Lets go of it where it is, stopped by SIGSTOP as by a terminal or a debugger.
+    pub fn stop(self) -> Stopped {
+        // SAFETY: this is forgotten below, so the child has one owner.
+        let child = unsafe { std::ptr::read(&raw const self.child) };
+        self.request(libc::PTRACE_DETACH, libc::SIGSTOP);
+        std::mem::forget(self);
+        let stopped = Stopped(child);
+        assert!(!stopped.wait(), "it ended instead of stopping");
+        stopped
+    }
+
     /// Waits for the end of a call; a futex call that takes longer than any other thing is asleep.
     fn wait_call(&self, number: i64) -> Option<i32> {
         let since = Instant::now();
@@ -209,5 +220,51 @@ impl Drop for Stepped {
             }
         }
         let _ = self.child.wait();
+    }
+}
+
+/// A process that was stopped in the middle of something; killed when this is dropped.
+pub struct Stopped(Child);
+
+impl Stopped {
+    /// Waits until it stops, or ends well: whether it ended.
+    fn wait(&self) -> bool {
+        let mut status = 0;
+        // SAFETY: `status` is writable.
+        let pid = unsafe {
+            let pid = self.0.id() as i32;
+            libc::waitpid(pid, &mut status, libc::WUNTRACED | libc::__WALL)
+        };
+        assert_eq!(
+            pid,
+            self.0.id() as i32,
+            "{}",
+            std::io::Error::last_os_error()
+        );
+        if libc::WIFSTOPPED(status) {
+            return false;
+        }
+        assert_eq!(status, 0, "it failed after it was continued");
+        true
+    }
+
+    /// Continues it, over its marks too, until it has ended well.
+    pub fn finish(self) {
+        loop {
+            // SAFETY: the process is ours and not waited for yet.
+            unsafe { libc::kill(self.0.id() as i32, libc::SIGCONT) };
+            if self.wait() {
+                break;
+            }
+        }
+        // Waited for already: nothing is left to be dropped but the descriptors, of which it has none.
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

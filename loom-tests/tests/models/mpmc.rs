@@ -217,9 +217,11 @@ pub(crate) fn batches() {
         let (r1, r2) = (ring.clone(), ring.clone());
         let a = thread::spawn(move || {
             let (queue, mut free) = (r1.queue(), 0);
-            let run = queue
-                .claim_write_run(&r1.intents[0], &mut free, 2)
-                .unwrap_or(Run::NONE);
+            let run = match queue.claim_write_run(&r1.intents[0], &mut free, 2) {
+                Ok(run) => run,
+                Err(Blocked::Corrupt(ticket)) => panic!("slot {ticket} is corrupt"),
+                Err(_) => Run::NONE,
+            };
             for ticket in run.tickets(2) {
                 queue.slots.write(ticket, 10 + ticket);
                 queue.commit(ticket);
@@ -583,5 +585,156 @@ pub(crate) fn aborted_slots_are_stepped_over() {
         };
         got.extend(ring.drain(2));
         assert_eq!(sorted(got), sent);
+    });
+}
+
+/// A dead producer's half message is over before its slot is used again, by one who did not see it die:
+/// it is poisoned by one, stepped over and filled by another.
+pub(crate) fn what_the_dead_wrote_is_over_before_its_slot_is_used() {
+    for by_producer in [false, true] {
+        explore("half a message of the dead", move || {
+            let ring = Ring::new(4, OnDeath::Redeliver);
+            let ticket = ring.queue().claim_write(&ring.intents[0]).unwrap();
+            assert!(ring.send(2, 1));
+            let (r1, r2) = (ring.clone(), ring.clone());
+            let dying = thread::spawn(move || {
+                r1.queue().slots.write(ticket, 99);
+                r1.dies(0);
+            });
+            let repairer = thread::spawn(move || r2.queue().unblock_reader(|i| r2.is_dead(i)));
+            let mut sent = vec![1];
+            let mut got = Vec::new();
+            if by_producer {
+                sent.extend(ring.send_or_repair(2, 2).then_some(2));
+            } else {
+                got.extend(ring.recv(3));
+                sent.extend(ring.send(2, 2).then_some(2));
+            }
+            dying.join().unwrap();
+            repairer.join().unwrap();
+            got.extend(ring.drain(3));
+            assert_eq!(got, sent);
+        });
+    }
+}
+
+/// What was written to a slot that is given up is over before it is stepped over, and filled again: by a
+/// consumer, or by a producer that needs the slot.
+pub(crate) fn what_was_given_up_is_over_before_its_slot_is_used() {
+    for by_producer in [false, true] {
+        explore("half a message given up", move || {
+            let ring = Ring::new(3, OnDeath::Redeliver);
+            let ticket = ring.queue().claim_write(&ring.intents[0]).unwrap();
+            let r1 = ring.clone();
+            let other = thread::spawn(move || {
+                r1.queue().slots.write(ticket, 99);
+                r1.queue().abort(ticket);
+            });
+            assert!(ring.send(1, 1));
+            let mut sent = vec![1];
+            let mut got = Vec::new();
+            if by_producer {
+                sent.extend(ring.send_or_repair(1, 2).then_some(2));
+            } else {
+                got.extend(ring.recv(2));
+                sent.extend(ring.send(1, 2).then_some(2));
+            }
+            other.join().unwrap();
+            got.extend(ring.drain(2));
+            assert_eq!(got, sent);
+        });
+    }
+}
+
+/// A consumer died after it wrote its intent and before it took the message; another takes it while a
+/// third looks for messages of the dead.
+pub(crate) fn an_intent_without_a_claim_gives_nothing_away() {
+    explore("an intent to take, without a claim", || {
+        let ring = Ring::new(4, OnDeath::Redeliver);
+        assert!(ring.send(3, 7));
+        ring.intents[0]
+            .read
+            .store(Run { first: 0, count: 1 }.word(), Ordering::Release);
+        ring.dies(0);
+        let r1 = ring.clone();
+        let consumer = thread::spawn(move || r1.recv(1));
+        let adopted = ring.queue().adopt(2, |i| ring.is_dead(i));
+        let mut got: Vec<u64> = adopted
+            .map(|ticket| ring.finish(ticket))
+            .into_iter()
+            .collect();
+        got.extend(consumer.join().unwrap());
+        got.extend(ring.drain(2));
+        assert_eq!(got, [7]);
+    });
+}
+
+/// The message of a dead reader is found at every moment, also while its record is taken over, and used.
+pub(crate) fn an_orphan_is_found_at_every_moment() {
+    explore("an orphan while its record is taken over", || {
+        let ring = Ring::new(3, OnDeath::Redeliver);
+        assert!(ring.send(1, 1));
+        assert_eq!(ring.take(0), Some(0));
+        ring.dies(0);
+        let r1 = ring.clone();
+        let joiner = thread::spawn(move || {
+            let settled = r1.queue().settle(0, |i| r1.is_dead(i));
+            if settled {
+                r1.lives(0);
+                let _ = r1.send(0, 2);
+            }
+            settled
+        });
+        let found = ring.queue().adopt(2, |i| ring.is_dead(i));
+        assert_eq!(found, Some(0), "a message of the dead was overlooked");
+        assert_eq!(ring.finish(0), 1);
+        let sent = if joiner.join().unwrap() {
+            vec![2]
+        } else {
+            vec![]
+        };
+        assert_eq!(ring.drain(2), sent);
+    });
+}
+
+/// A reader died, and its adopter: both records are taken over at once, and the message is not forgotten
+/// between them.
+pub(crate) fn two_joiners_do_not_forget_an_adopted_message() {
+    explore("a reader's and its adopter's joiners", || {
+        let ring = Ring::new(3, OnDeath::Redeliver);
+        assert!(ring.send(2, 1));
+        assert_eq!(ring.take(0), Some(0));
+        ring.dies(0);
+        assert_eq!(ring.queue().adopt(1, |i| ring.is_dead(i)), Some(0));
+        ring.dies(1);
+        let r1 = ring.clone();
+        let other = thread::spawn(move || {
+            let settled = r1.queue().settle(0, |i| r1.is_dead(i));
+            if settled {
+                r1.lives(0);
+            }
+        });
+        if ring.queue().settle(1, |i| ring.is_dead(i)) {
+            ring.lives(1);
+        }
+        other.join().unwrap();
+        assert_eq!(ring.drain(2), [1]);
+    });
+}
+
+/// A ring in which there is always something never says that it is empty.
+pub(crate) fn the_length_is_never_nothing_while_something_is_there() {
+    explore("length", || {
+        let ring = Ring::new(2, OnDeath::Redeliver);
+        assert!(ring.send(0, 1) && ring.send(0, 2));
+        let r1 = ring.clone();
+        let other = thread::spawn(move || {
+            for value in 3..6 {
+                assert_eq!(r1.recv(1), Some(value - 2));
+                assert!(r1.send(0, value));
+            }
+        });
+        assert!(ring.queue().len() > 0, "it says that nothing is there");
+        other.join().unwrap();
     });
 }

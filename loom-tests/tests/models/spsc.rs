@@ -452,20 +452,24 @@ pub(crate) fn a_sleeping_consumer_is_woken() {
 }
 
 pub(crate) fn a_sleeping_producer_is_woken() {
-    let count = explore(|| {
-        let (mut producer, mut consumer) = ring_at(64, 0, PARKING);
-        assert!(producer.try_send(&[1]));
-        assert!(producer.try_send(&[2]));
-        let sending = thread::spawn(move || {
-            producer.send(&[3]);
-            producer.send(&[4]);
+    // A consumer that does not fence takes part in the producer's barrier instead.
+    for fences in [true, false] {
+        let count = explore(move || {
+            let manner = Manner { fences, ..PARKING };
+            let (mut producer, mut consumer) = ring_at(64, 0, manner);
+            assert!(producer.try_send(&[1]));
+            assert!(producer.try_send(&[2]));
+            let sending = thread::spawn(move || {
+                producer.send(&[3]);
+                producer.send(&[4]);
+            });
+            let mut received: Vec<_> = (0..2).filter_map(|_| consumer.try_recv()).collect();
+            sending.join().unwrap();
+            received.extend(consumer.drain());
+            are_in_order(&received, 4);
         });
-        let mut received: Vec<_> = (0..2).filter_map(|_| consumer.try_recv()).collect();
-        sending.join().unwrap();
-        received.extend(consumer.drain());
-        are_in_order(&received, 4);
-    });
-    say("a_sleeping_producer_is_woken", count);
+        say("a_sleeping_producer_is_woken", count);
+    }
 }
 
 pub(crate) fn both_sides_sleep() {
