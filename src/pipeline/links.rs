@@ -124,6 +124,8 @@ fn check(can: &Capabilities, several: (bool, bool)) -> Result<(), Error> {
     let what = match several {
         (true, _) if !can.many_senders => "take messages from several processes",
         (_, true) if !can.many_receivers => "hand out messages to several processes",
+        // Each worker would do the work of all.
+        (_, true) if can.mechanism == "bcast" => "give each message to one process only",
         _ => return Ok(()),
     };
     Err(Error::Unsupported {
