@@ -279,6 +279,228 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "self.publish_header(self.position, header(0, CLOSED))",
         "{ let _ = self.publish_header(self.position, header(0, CLOSED)); Notify::Nobody }",
     ),
+    (
+        "ring/broadcast",
+        "header_swap_is_relaxed",
+        "self.data.word(at).swap(word, Ordering::Release);",
+        "self.data.word(at).swap(word, Ordering::Relaxed);",
+    ),
+    (
+        "ring/broadcast",
+        "header_store_is_relaxed",
+        "self.data.word(at).store(word, Ordering::Release); Notify::Nobody",
+        "self.data.word(at).store(word, Ordering::Relaxed); Notify::Nobody",
+    ),
+    (
+        "ring/broadcast",
+        "look_is_relaxed",
+        "let word = self.data.word(at).load(Ordering::Acquire); let (len, capacity)",
+        "let word = self.data.word(at).load(Ordering::Relaxed); let (len, capacity)",
+    ),
+    (
+        "ring/broadcast",
+        "let_go_swap_is_relaxed",
+        "seat.exact.swap(to, Ordering::Release)",
+        "seat.exact.swap(to, Ordering::Relaxed)",
+    ),
+    (
+        "ring/broadcast",
+        "let_go_store_is_relaxed",
+        "seat.exact.store(to, Ordering::Release);",
+        "seat.exact.store(to, Ordering::Relaxed);",
+    ),
+    (
+        "ring/broadcast",
+        "head_is_relaxed",
+        "seat.head.store(to, Ordering::Release);",
+        "seat.head.store(to, Ordering::Relaxed);",
+    ),
+    (
+        "ring/broadcast",
+        "producer_looks_at_seats_relaxed",
+        "_ => self.exact.load(Ordering::Acquire) & !(WORD - 1),",
+        "_ => self.exact.load(Ordering::Relaxed) & !(WORD - 1),",
+    ),
+    (
+        "ring/broadcast",
+        "producer_looks_at_heads_relaxed",
+        "match self.head.load(Ordering::Acquire) {",
+        "match self.head.load(Ordering::Relaxed) {",
+    ),
+    (
+        "ring/broadcast",
+        "overwrites_without_a_fence",
+        "full_fence(); } fence(Ordering::Release); }",
+        "full_fence(); } }",
+    ),
+    (
+        "ring/broadcast",
+        "moves_the_mark_too_late",
+        "self.control.oldest.publish(self.oldest_turn, self.oldest);",
+        "let late = (self.oldest_turn - 1, self.control.oldest.read().map_err(Refused::Corrupt)?.1); self.control.oldest.publish(late.0 + 1, late.1);",
+    ),
+    (
+        "ring/broadcast",
+        "reader_looks_without_a_fence",
+        "fence(Ordering::Acquire); if self.control.oldest.turn.load(Ordering::Relaxed) == self.oldest.0 {",
+        "if self.control.oldest.turn.load(Ordering::Relaxed) == self.oldest.0 {",
+    ),
+    (
+        "ring/broadcast",
+        "reader_trusts_what_it_read",
+        "if self.seat.is_some() { return Ok(true); }",
+        "if true { return Ok(true); }",
+    ),
+    (
+        "ring/broadcast",
+        "mark_is_moved_without_a_fence",
+        "fence(Ordering::Release); let slot =",
+        "let slot =",
+    ),
+    (
+        "ring/broadcast",
+        "mark_is_read_without_a_fence",
+        "fence(Ordering::Acquire); (self.turn.load(Ordering::Relaxed) == turn).then_some((turn, spot))",
+        "(self.turn.load(Ordering::Relaxed) == turn).then_some((turn, spot))",
+    ),
+    (
+        "ring/broadcast",
+        "mark_is_not_read_twice",
+        "(self.turn.load(Ordering::Relaxed) == turn).then_some((turn, spot))",
+        "Some((turn, spot))",
+    ),
+    (
+        "ring/broadcast",
+        "turn_is_relaxed",
+        "self.turn.store(turn, Ordering::Release);",
+        "self.turn.store(turn, Ordering::Relaxed);",
+    ),
+    (
+        "ring/broadcast",
+        "newcomer_sits_down_without_a_fence",
+        "full_fence(); if control.oldest.turn.load(Ordering::Relaxed) != turn {",
+        "if control.oldest.turn.load(Ordering::Relaxed) != turn {",
+    ),
+    (
+        "ring/broadcast",
+        "newcomer_does_not_look_again",
+        "if control.oldest.turn.load(Ordering::Relaxed) != turn {",
+        "if false {",
+    ),
+    (
+        "ring/broadcast",
+        "producer_moves_without_a_fence",
+        "if self.manner.gated { full_fence(); }",
+        "",
+    ),
+    (
+        "ring/broadcast",
+        "producer_does_not_look_at_seats_again",
+        "let free = self.slowest(wanted); if free < wanted {",
+        "let free = self.slowest(0).max(self.oldest.position); if false {",
+    ),
+    (
+        "ring/broadcast",
+        "subscriber_ignores_the_sleeper",
+        "notify_if(old & WAITING != 0) } #[inline] fn publish_head",
+        "notify_if(false) } #[inline] fn publish_head",
+    ),
+    (
+        "ring/broadcast",
+        "leaver_ignores_the_sleeper",
+        "self.head.store(GONE, Ordering::Release); notify_if(old & WAITING != 0)",
+        "self.head.store(GONE, Ordering::Release); let _ = old; notify_if(false)",
+    ),
+    (
+        "ring/broadcast",
+        "leaver_frees_relaxed",
+        "self.exact.swap(GONE, Ordering::Release); self.head.store(GONE, Ordering::Release);",
+        "self.exact.swap(GONE, Ordering::Relaxed); self.head.store(GONE, Ordering::Relaxed);",
+    ),
+    (
+        "ring/broadcast",
+        "let_go_is_stored_plainly",
+        "seat.exact.swap(to, Ordering::Release)",
+        "{ let old = seat.exact.load(Ordering::Relaxed); seat.exact.store(to, Ordering::Release); old }",
+    ),
+    (
+        "ring/broadcast",
+        "producer_announces_without_looking_again",
+        "(seen & !(WORD - 1) < wanted).then_some(Awaited::Seat(index, seen | WAITING))",
+        "Some(Awaited::Seat(index, seen | WAITING))",
+    ),
+    (
+        "ring/broadcast",
+        "producer_announces_relaxed",
+        "seat.exact.fetch_or(WAITING, Ordering::Acquire)",
+        "{ let seen = seat.exact.load(Ordering::Acquire); seat.exact.store(seen | WAITING, Ordering::Relaxed); seen }",
+    ),
+    (
+        "ring/broadcast",
+        "producer_ignores_the_bell",
+        "notify_if(self.control.bell.ring_after_exchange())",
+        "Notify::Nobody",
+    ),
+    (
+        "ring/broadcast",
+        "subscriber_announces_without_looking_again",
+        "let word = self.control.bell.announce(); Ok(self.has_nothing()?.then_some(word))",
+        "Ok(Some(self.control.bell.announce()))",
+    ),
+    (
+        "ring/broadcast",
+        "no_zero_behind_the_last",
+        "self.data.zero_shared(self.position, end); self.zeroed = end;",
+        "self.zeroed = end;",
+    ),
+    (
+        "ring/broadcast",
+        "keeps_one_line_back",
+        "(end + 2 * LINE).saturating_sub(self.data.capacity())",
+        "end.saturating_sub(self.data.capacity())",
+    ),
+    (
+        "ring/broadcast",
+        "reservation_keeps_the_frontier",
+        "self.zeroed = self.position + WORD; Ok(place)",
+        "Ok(place)",
+    ),
+    (
+        "ring/broadcast",
+        "cut_message_restores_the_frontier",
+        "if len == place.len {",
+        "if true {",
+    ),
+    (
+        "ring/broadcast",
+        "successor_takes_a_line_to_be_zero",
+        "tx.zeroed = tx.position + WORD;",
+        "tx.zeroed = line_end(tx.position) + LINE;",
+    ),
+    (
+        "ring/broadcast",
+        "successor_forgets_the_sequence",
+        "tx.sequence = tx.sequence.wrapping_add(1);",
+        "",
+    ),
+    (
+        "ring/broadcast",
+        "padding_before_its_record",
+        "self.data.word(place.header).store(word, Ordering::Relaxed); let padding = place.header - self.position - WORD; (self.position, header(padding, PAD))",
+        "self.data.word(self.position).store(header(place.header - self.position - WORD, PAD), Ordering::Release); (place.header, word)",
+    ),
+    (
+        "ring/broadcast",
+        "batch_publishes_at_its_first",
+        "self.first = Some((at, word));",
+        "self.first = Some((at, word)); self.data.word(at).store(word, Ordering::Release);",
+    ),
+    (
+        "ring/broadcast",
+        "batch_overwrites_itself",
+        "if wanted > tail { return Err(Refused::Full); }",
+        "let tail = self.position;",
+    ),
     ("wait/bell", "without_fences", "barrier();", ""),
     (
         "ring/seat",
@@ -310,15 +532,36 @@ fn squeeze(text: &str) -> String {
         .replace(" .", ".")
 }
 
+/// The source of a module: of its file, or of all the files in its folder as one.
+fn read(path: &str) -> String {
+    let read = |path: String| {
+        println!("cargo::rerun-if-changed={path}");
+        std::fs::read_to_string(&path).unwrap()
+    };
+    if !Path::new(path).is_dir() {
+        return read(format!("{path}.rs"));
+    }
+    let lines = read(format!("{path}/mod.rs"));
+    let lines = lines.lines().map(|line| {
+        match line
+            .strip_prefix("mod ")
+            .and_then(|rest| rest.strip_suffix(';'))
+        {
+            Some(child) => format!("mod {child} {{\n{}\n}}", read(format!("{path}/{child}.rs"))),
+            None => line.to_owned(),
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn main() {
     let out = std::env::var("OUT_DIR").unwrap();
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build/orderings.rs");
     orderings::generate(Path::new(&out));
     for (file, name, from, to) in MUTANTS {
-        let path = format!("../src/{file}.rs");
-        println!("cargo::rerun-if-changed={path}");
-        let source = std::fs::read_to_string(&path).unwrap();
+        let path = format!("../src/{file}");
+        let source = read(&path);
         // Comments go first: they end at a line break, and there will be none.
         let strip = |text: &str| {
             let lines = text

@@ -39,6 +39,7 @@
 //! | one sender and one receiver | [`spsc`]: the fastest, messages of any length |
 //! | workers that share one queue of jobs | [`mpmc`]: each message goes to exactly one of them |
 //! | items of at most 8 bytes, of which one may be lost with its consumer | [`mpmc::items`] |
+//! | many who are to see every message | [`broadcast`]: nobody misses anything, or the slow ones are told what they missed |
 //! | answers to requests | two rings, one each way |
 //! | a peer that cannot use shared memory, or a choice made by configuration | a [`channel`] or an [`Endpoint`] |
 //! | several of these to wait for at once | a [`selector`] |

@@ -149,6 +149,7 @@ macro_rules! ring_ends {
 ring_ends! {
     crate::spsc::Consumer;
     crate::mpmc::Consumer;
+    crate::broadcast::Subscriber;
     crate::spsc::typed::Consumer<T>, T;
     crate::mpmc::typed::Consumer<T>, T;
 }

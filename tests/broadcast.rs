@@ -618,6 +618,47 @@ fn wrong_settings_are_refused_with_a_remedy() {
     ));
 }
 
+#[test]
+fn a_stream_is_read_whole_and_one_with_a_gap_is_not_taken_for_one() {
+    use std::io::{Read, Write};
+    let _watchdog = watchdog(60);
+    let ring = Ring::anonymous(small()).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.subscriber().unwrap());
+    let bytes = pattern(9, 10_000);
+    let sent = bytes.clone();
+    let sending = std::thread::spawn(move || {
+        let mut stream = tx.stream();
+        stream.write_all(&sent).unwrap();
+        stream.finish().unwrap();
+        tx.send(b"plain").unwrap();
+    });
+    let mut all = Vec::new();
+    rx.stream().unwrap().read_to_end(&mut all).unwrap();
+    assert!(all == bytes);
+    assert_eq!(&*rx.recv().unwrap(), b"plain");
+    sending.join().unwrap();
+    let ring = Ring::anonymous(lossy(256)).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.subscriber().unwrap());
+    let mut stream = tx.stream();
+    stream.write_all(&bytes[..20]).unwrap();
+    let mut reader = rx.stream().unwrap();
+    reader.read_exact(&mut [0; 20]).unwrap();
+    stream.write_all(&bytes).unwrap();
+    assert!(
+        reader
+            .read(&mut [0; 20])
+            .unwrap_err()
+            .to_string()
+            .contains("missed")
+    );
+    assert_eq!(reader.read(&mut [0; 20]).unwrap(), 0);
+    stream.finish().unwrap();
+    tx.send(b"plain").unwrap();
+    all.clear();
+    rx.stream().unwrap().read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"plain");
+}
+
 mod model {
     //! Against a simple model: a list of everything that was sent.
     use super::*;

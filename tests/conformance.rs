@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::{Random, Reaped, child, task, watchdog};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use ringway::broadcast::Start;
 use ringway::channel::{self, Receiver, Sender};
 use ringway::{Endpoint, RecvError, SendError};
 
@@ -39,6 +40,7 @@ enum Setup {
 const MECHANISMS: &[(&str, Setup)] = &[
     ("ring", Setup::Named("ring:{}")),
     ("mpmc", Setup::Named("mpmc:{}?slots=64&slot=256")),
+    ("bcast", Setup::Named("bcast:{}")),
     ("pipe, inherited", Setup::PipeInherited),
     ("pipe, by /proc", Setup::PipeThroughProc),
     ("fifo", Setup::Named("fifo:/tmp/{}")),
@@ -1140,10 +1142,18 @@ fn what_is_left() -> Vec<String> {
             let rx = channel::ring::Receiver::try_from(&ringway::mpmc::attach(name).ok()?);
             Some(Box::new(rx.ok()?) as Box<dyn Receiver>)
         };
-        let kept: [Option<Box<dyn Receiver>>; 6] = [
+        let prices = |name: &str| {
+            let rx = ringway::broadcast::attach(name)
+                .ok()?
+                .subscriber_from(Start::Oldest);
+            let rx = channel::ring::Receiver::from(rx.ok()?);
+            Some(Box::new(rx) as Box<dyn Receiver>)
+        };
+        let kept: [Option<Box<dyn Receiver>>; 7] = [
             ring(&name),
             ring(&format!("{name}.auto")),
             jobs(&name),
+            prices(&name),
             channel::mqueue::Receiver::attach(&name)
                 .ok()
                 .map(|rx| Box::new(rx) as _),
@@ -1157,7 +1167,7 @@ fn what_is_left() -> Vec<String> {
         for mut rx in kept.into_iter().flatten() {
             let mut got = Vec::new();
             // Of two who leave a ring at once neither may be the last; the next one replaces it.
-            let is_ring = ["ring", "mpmc"].contains(&rx.capabilities().mechanism);
+            let is_ring = ["ring", "mpmc", "bcast"].contains(&rx.capabilities().mechanism);
             if rx.try_recv(&mut got).is_err() && !is_ring {
                 left.push(name.clone());
             }

@@ -49,6 +49,22 @@ fn parent_and_child_pass_every_number() {
 }
 
 #[test]
+fn market_data_reaches_the_quick_the_slow_the_late_and_those_who_look_on() {
+    let _dog = watchdog(120);
+    let out = Command::new(example("market_data")).output().unwrap();
+    let said = stdout(&out);
+    let mut said: Vec<_> = said.lines().collect();
+    said.sort_unstable();
+    let expected = [
+        "late: began with the last ten",
+        "looking on: every price accounted for",
+        "quick: every price accounted for",
+        "slow: missed some",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn zero_copy_frames_arrive_whole_and_so_does_what_was_sent_shorter_than_reserved() {
     let _dog = watchdog(120);
     let out = Command::new(example("zero_copy")).output().unwrap();

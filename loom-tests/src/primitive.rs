@@ -214,6 +214,41 @@ impl<'a> Data<'a> {
     }
 }
 
+/// What readers may be reading while it is overwritten is accessed atomically, relaxed.
+impl Data<'_> {
+    /// # Safety
+    /// None: loom checks.
+    #[track_caller]
+    pub unsafe fn copy_in_shared(&self, position: u64, bytes: &[u8]) {
+        assert!((position & (self.capacity() - 1)) + bytes.len() as u64 <= self.capacity());
+        for (index, word) in bytes.chunks(8).enumerate() {
+            let word = u64::from_le_bytes(word.try_into().expect("whole words"));
+            self.word(position + 8 * index as u64)
+                .store(word, Ordering::Relaxed);
+        }
+    }
+    /// # Safety
+    /// `to` is writable for `len` bytes.
+    #[track_caller]
+    pub unsafe fn copy_out_shared(&self, position: u64, to: *mut u8, len: usize) {
+        assert!((position & (self.capacity() - 1)) + len as u64 <= self.capacity());
+        for index in 0..len / 8 {
+            let word = self
+                .word(position + 8 * index as u64)
+                .load(Ordering::Relaxed);
+            // SAFETY: inside of what the caller gave.
+            unsafe { to.cast::<u64>().add(index).write_unaligned(word) };
+        }
+    }
+    #[track_caller]
+    pub fn zero_shared(&self, from: u64, to: u64) {
+        assert!(from <= to && to - from <= self.capacity());
+        for position in (from..to).step_by(8) {
+            self.word(position).store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A slot of an MPMC ring: its payload is one number in a cell, so that races on it are found.
 pub struct Slot {
     sequence: AtomicU64,

@@ -44,6 +44,7 @@ macro_rules! peer {
 /// All of them, ours first.
 pub const PEERS: &[Peer] = &[
     peer!("ringway", "processes", ringway),
+    peer!("ringway broadcast", "processes", ringway_broadcast),
     peer!("rtrb", "threads", rtrb),
     peer!("ringbuf", "threads", ringbuf),
     peer!("crossbeam-queue", "threads", array_queue),
@@ -52,6 +53,7 @@ pub const PEERS: &[Peer] = &[
     peer!("flume", "threads", flume),
     peer!("disruptor", "threads", disruptor),
     peer!("shaq", "processes", shaq),
+    peer!("shaq broadcast", "processes", shaq_broadcast),
     peer!("shmem-ipc", "processes", shmem_ipc),
     peer!("iceoryx2", "processes", iceoryx2),
     peer!("ipc-channel", "processes", ipc_channel),
@@ -118,6 +120,46 @@ fn ringway<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
         let producer = out.producer().expect("no other producer");
         let consumer = input.consumer().expect("no other consumer");
         party.play::<N>(producer, consumer);
+    })
+}
+
+/// The ring that every subscriber sees all of, with one; nothing is lost.
+fn ringway_broadcast<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
+    use crate::stage::Role;
+    use ringway::broadcast::{Config, Producer, Ring, Start, Subscriber};
+    use ringway::wait::WaitStrategy;
+    use std::os::fd::AsFd;
+    impl<const N: usize> Tx<N> for Producer {
+        fn send(&mut self, message: &[u8; N]) {
+            Producer::send(self, message).expect("the subscriber is there");
+        }
+
+        fn send_batch(&mut self, first: u64, count: usize) {
+            let messages = (first..first + count as u64).map(message::<N>);
+            Producer::send_batch(self, messages).expect("the subscriber is there");
+        }
+    }
+    impl<const N: usize> Rx<N> for Subscriber {
+        fn recv(&mut self) -> [u8; N] {
+            let message = Subscriber::recv(self).expect("the producer is there");
+            (*message).try_into().expect("a whole message")
+        }
+    }
+    let config = || Config::default().wait(WaitStrategy::Spin).expected(1);
+    let (there, back) = (Ring::anonymous(config()), Ring::anonymous(config()));
+    let (there, back) = (there.expect("a ring"), back.expect("a ring"));
+    processes(mode, count, |party| {
+        let attach = |ring: &Ring| {
+            let fd = ring.as_fd().try_clone_to_owned().expect("a descriptor");
+            Ring::from_fd(fd).expect("the ring is inherited")
+        };
+        let (out, input) = match party.role {
+            Role::Leader => (attach(&there), attach(&back)),
+            Role::Follower => (attach(&back), attach(&there)),
+        };
+        let producer = out.producer().expect("no other producer");
+        let subscriber = input.subscriber_from(Start::Oldest).expect("a seat");
+        party.play::<N>(producer, subscriber);
     })
 }
 
@@ -331,6 +373,33 @@ fn shaq<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
             let consumer = producer.join_as_consumer().expect("its other end");
             (producer, consumer)
         }
+    })
+}
+
+fn shaq_broadcast<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
+    use shaq::broadcast::{Broadcast, BroadcastConfig, Consumer, Producer, ProducerId};
+    impl<const N: usize> Tx<N> for Producer<[u8; N]> {
+        fn send(&mut self, message: &[u8; N]) {
+            until(|| self.try_write(*message).ok());
+        }
+    }
+    impl<const N: usize> Rx<N> for Consumer<[u8; N]> {
+        fn recv(&mut self) -> [u8; N] {
+            until(|| self.try_read())
+        }
+    }
+    forked::<N, _, _>(mode, count, || {
+        let file = tempfile::tempfile_in("/dev/shm").expect("a file in /dev/shm");
+        let config = BroadcastConfig {
+            capacity: SLOTS,
+            producer_slots: 1,
+            consumer_slots: 1,
+        };
+        // SAFETY: the file is new and nobody else's; the message type has no invalid bytes.
+        let queue = unsafe { Broadcast::<[u8; N]>::create(&file, config) };
+        let queue = queue.expect("a queue of shaq's");
+        let producer = queue.producer(ProducerId::new(1)).expect("a lane");
+        (producer, queue.consumer().expect("a place"))
     })
 }
 

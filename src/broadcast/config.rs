@@ -83,6 +83,8 @@ impl Config {
 
     /// Nothing is overwritten before this many subscribers have come: when the ring is full, the
     /// producer waits for them. So none of them misses the beginning, if it starts at the oldest message.
+    /// Nor is anything once all of them have gone: the producer is told so then, with
+    /// [`SendError::Closed`](crate::SendError::Closed) or [`SendError::PeerDied`](crate::SendError::PeerDied).
     /// 0 unless told: without subscribers a producer never waits. Of no effect on a lossy ring.
     pub fn expected(mut self, subscribers: u64) -> Config {
         self.expected = subscribers;

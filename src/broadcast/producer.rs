@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::SendError;
 use crate::os::clock::Deadline;
-use crate::participant::{self, Watch};
+use crate::participant::{self, Life, Watch};
 use crate::ring::broadcast::{Awaited, Corrupt, Notify, Place, Refused, Tx};
 use crate::wait::{Blocking, block_on};
 
@@ -14,6 +14,8 @@ use super::ring::Side;
 
 /// Between two looks at who is dead while calls that do not block find no room, in nanoseconds.
 const LOOK_INTO_IT: u64 = 20_000_000;
+/// The longest sleep without a look at who is dead, in nanoseconds.
+const SLICE: u64 = 40_000_000;
 
 /// Sends messages to all subscribers. Holds the role of the producer until dropped; dropping it leaves
 /// the ring closed.
@@ -66,6 +68,19 @@ impl Dead {
         }
         any
     }
+}
+
+/// How those went who were expected, if none is left. System calls for each.
+#[cold]
+fn gone(tx: &Tx<'_>, side: &Side) -> Option<SendError> {
+    let died = |index| side.life(&Watch::new(index)) == Life::Dead;
+    tx.is_deserted().then(|| {
+        if (1..=tx.seated().len() as u32).any(died) {
+            SendError::PeerDied
+        } else {
+            SendError::Closed
+        }
+    })
 }
 
 impl Producer {
@@ -126,8 +141,9 @@ impl Producer {
     ///
     /// # Errors
     /// [`SendError::Full`] while the slowest living subscriber of a lossless ring has not made room, or
-    /// the [expected](super::Config::expected) ones have not come; [`SendError::MessageTooLarge`];
-    /// [`SendError::Corrupt`]; [`SendError::Forked`].
+    /// the [expected](super::Config::expected) ones have not come; [`SendError::Closed`] or
+    /// [`SendError::PeerDied`] when those who were expected have gone, all of them, and there is no room;
+    /// [`SendError::MessageTooLarge`]; [`SendError::Corrupt`]; [`SendError::Forked`].
     ///
     /// ```
     /// # let ring = ringway::broadcast::Ring::anonymous(ringway::broadcast::Config::default().capacity(256))?;
@@ -190,10 +206,11 @@ impl Producer {
         self.dead.bury(&self.tx, &self.side, len as u64)
     }
 
+    #[cold]
     fn refused(&self, refused: Refused) -> SendError {
         match refused {
             Refused::Corrupt(corrupt) => self.corrupt(corrupt),
-            Refused::Full => SendError::Full,
+            Refused::Full => gone(&self.tx, &self.side).unwrap_or(SendError::Full),
         }
     }
 
@@ -257,7 +274,7 @@ impl Producer {
             len,
             deadline,
             awaited: None,
-            over: false,
+            over: None,
         };
         let mut spinner = self.side.spinner.clone();
         let result = block_on(&mut room, &mut spinner);
@@ -424,8 +441,15 @@ struct Room<'a> {
     deadline: Deadline,
     /// What it is going to sleep on.
     awaited: Option<Awaited>,
-    /// Whether the time is over, if there still is no room.
-    over: bool,
+    /// Why to give up, if there still is no room.
+    over: Option<SendError>,
+}
+
+impl Room<'_> {
+    fn give_up(&mut self) {
+        let late = || self.deadline.passed().then_some(SendError::TimedOut);
+        self.over = gone(self.tx, self.side).or_else(late);
+    }
 }
 
 impl Blocking for Room<'_> {
@@ -434,7 +458,7 @@ impl Blocking for Room<'_> {
 
     #[inline]
     fn attempt(&mut self, spinning: bool) -> Result<Option<()>, SendError> {
-        let lazily = spinning && !self.over;
+        let lazily = spinning && self.over.is_none();
         let room = if lazily {
             self.tx.has_room_lazily(self.len)
         } else {
@@ -442,8 +466,7 @@ impl Blocking for Room<'_> {
         };
         match room {
             Ok(true) => Ok(Some(())),
-            Ok(false) if self.over => Err(SendError::TimedOut),
-            Ok(false) => Ok(None),
+            Ok(false) => self.over.take().map_or(Ok(None), Err),
             Err(corrupt) => Err(SendError::Corrupt {
                 what: corrupt.what,
                 offset: self.side.shared.offset(corrupt),
@@ -454,6 +477,10 @@ impl Blocking for Room<'_> {
     fn announce(&mut self) -> Result<Option<u64>, SendError> {
         // A few system calls, where a sleep costs tens of microseconds; so the dead cost just that.
         if self.dead.bury(self.tx, self.side, self.len) {
+            return Ok(None);
+        }
+        self.over = gone(self.tx, self.side);
+        if self.over.is_some() {
             return Ok(None);
         }
         self.awaited = self.tx.announce(self.len);
@@ -469,18 +496,20 @@ impl Blocking for Room<'_> {
             _ => &shared.control().joined,
         };
         self.side.count(|record| &record.parks);
-        let slept = self.side.own.sleep(word, expected, self.deadline);
+        // Half the usual slice: the dead are to cost the living less than 100 ms.
+        let slice = self.deadline.at_most(SLICE);
+        let slept = self.side.own.sleep(word, expected, slice);
         slept.map_err(|source| SendError::Os {
             op: "sleep",
             source,
         })?;
-        self.over = self.deadline.passed();
+        self.give_up();
         Ok(())
     }
 
     fn pulse(&mut self) -> Result<(), SendError> {
         self.dead.bury(self.tx, self.side, self.len);
-        self.over = self.deadline.passed();
+        self.give_up();
         Ok(())
     }
 

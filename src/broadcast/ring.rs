@@ -156,6 +156,12 @@ impl Shared {
         }
     }
 
+    /// Whether subscribers who were expected have not come yet.
+    fn awaits(&self) -> bool {
+        self.manner().gated
+            && self.control().joined.load(Ordering::Acquire) < self.geometry.expected
+    }
+
     /// Where `corrupt` stands in the file.
     pub(super) fn offset(&self, corrupt: Corrupt) -> u64 {
         self.mapping.header().data() + corrupt.position % self.geometry.capacity
@@ -200,12 +206,8 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if self.here.is_here() && self.mapping.is_writable() {
-            self.mapping.unlink_if_last(|| {
-                let control = self.control();
-                let awaited = self.manner().gated
-                    && control.joined.load(Ordering::Acquire) < self.geometry.expected;
-                !awaited || control.sent() == 0
-            });
+            self.mapping
+                .unlink_if_last(|| !self.awaits() || self.control().sent() == 0);
         }
     }
 }
@@ -482,6 +484,11 @@ impl Ring {
     /// How both sides wait.
     pub fn wait_strategy(&self) -> WaitStrategy {
         self.0.geometry.wait
+    }
+
+    /// Whether subscribers that were [expected](Config::expected) have not come yet.
+    pub fn is_waiting_for_subscribers(&self) -> bool {
+        self.0.awaits()
     }
 
     /// Messages sent since creation.

@@ -6,18 +6,22 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use crate::awaited::Awaited;
 use crate::error::RecvError;
+use crate::mapping::Mapping;
 use crate::os::clock::Deadline;
 use crate::participant::{Life, Watch};
-use crate::primitive::Data;
+use crate::primitive::{AtomicU64, Data};
 use crate::ring::broadcast::{Corrupt, MORE, Next, Notify, REST, Record, Rx, Start};
 use crate::sleeper::{Door, Sleeper};
-use crate::wait::{Backoff, Blocking, block_on};
+use crate::wait::{Backoff, Blocking, WaitStrategy, block_on};
 
 use super::ring::{PRODUCER, Side};
 
 /// Fruitless attempts after which a non-blocking call looks whether the producer is dead.
 const LOOK_INTO_IT: u32 = 1024;
+/// As many of them as make the next call look, and tell.
+const TELL: u32 = LOOK_INTO_IT;
 /// The first and the longest sleep of one that the producer does not know of, in nanoseconds.
 const NAP: u64 = 50_000;
 const NAP_MOST: u64 = 2_000_000;
@@ -106,6 +110,11 @@ impl Subscriber {
     /// The sequence of the next message to be received: how many were sent before it.
     pub fn sequence(&self) -> u64 {
         self.rx.sequence()
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.side.shared.geometry.max
     }
 
     /// What comes before every operation: in its own process, with nothing lent out.
@@ -218,9 +227,11 @@ impl Subscriber {
             return RecvError::Empty;
         }
         self.fruitless = 0;
-        // It may have published something just before it died.
-        match self.side.life(&self.producer) {
+        let life = self.side.life(&self.producer);
+        // It may have published something just before it went.
+        match life {
             Life::Dead if matches!(self.rx.has_nothing(), Ok(true)) => RecvError::PeerDied,
+            Life::Left if matches!(self.rx.has_nothing(), Ok(true)) => RecvError::Closed,
             _ => RecvError::Empty,
         }
     }
@@ -440,6 +451,16 @@ impl Subscriber {
         }
     }
 
+    /// Waits for the next message, leaves it, and tells whether it continues a stream.
+    pub(super) fn next_is_continuation(&mut self) -> Result<bool, RecvError> {
+        loop {
+            let record = self.look_until(Deadline::NEVER)?;
+            if self.confirm()? {
+                return Ok(record.flags & REST != 0);
+            }
+        }
+    }
+
     /// Whether a producer is attached and alive now. A system call or two.
     pub fn has_peer(&self) -> bool {
         self.side.life(&self.producer) == Life::Alive
@@ -447,6 +468,71 @@ impl Subscriber {
 
     /// Leaves, as dropping does: the producer waits for it no longer.
     pub fn close(self) {}
+}
+
+impl Subscriber {
+    pub(crate) fn awaited(&mut self) -> &mut (dyn Awaited + 'static) {
+        self
+    }
+
+    /// Leaves the mark that it is going to sleep, if it can leave one.
+    fn announce_sleep(&mut self) -> Result<Option<u64>, Corrupt> {
+        if self.side.membership.is_some() {
+            self.side.lie_down();
+            self.rx.announce()
+        } else {
+            self.rx.doze()
+        }
+    }
+}
+
+impl Awaited for Subscriber {
+    fn is_ready(&mut self) -> bool {
+        // What keeps it from being used is what the next call tells.
+        let has_something = |rx: &mut Rx<'_>| !matches!(rx.has_nothing(), Ok(true));
+        self.ready().is_err() || has_something(&mut self.rx) || self.fruitless == TELL
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        // The producer learns of all the room there is before this side sleeps.
+        self.rx.rest();
+        self.announce_sleep().unwrap_or_else(|_| {
+            self.fruitless = TELL;
+            None
+        })
+    }
+
+    fn may_miss(&self) -> bool {
+        self.side.membership.is_none()
+    }
+
+    fn pulse(&mut self) {
+        let gone = matches!(self.side.life(&self.producer), Life::Dead | Life::Left);
+        if gone && matches!(self.rx.has_nothing(), Ok(true)) {
+            self.fruitless = TELL;
+        }
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        self.side.shared.control().bell.word()
+    }
+
+    fn sleeper(&self) -> &Sleeper {
+        &self.side.own
+    }
+
+    fn strategy(&self) -> WaitStrategy {
+        self.side.shared.geometry.wait
+    }
+
+    fn mapping(&self) -> &Mapping {
+        &self.side.shared.mapping
+    }
+
+    fn index(&self) -> u32 {
+        let member = self.side.membership.as_ref();
+        member.map_or(PRODUCER, |member| member.index())
+    }
 }
 
 impl Drop for Subscriber {
@@ -516,12 +602,7 @@ impl Blocking for Arrival<'_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, RecvError> {
-        let announced = if self.subscriber.side.membership.is_some() {
-            self.subscriber.side.lie_down();
-            self.subscriber.rx.announce()
-        } else {
-            self.subscriber.rx.doze()
-        };
+        let announced = self.subscriber.announce_sleep();
         announced.map_err(|corrupt| self.subscriber.corrupt(corrupt))
     }
 

@@ -1,4 +1,4 @@
-//! Rings as channels: [`spsc`] and [`mpmc`] behind the common traits.
+//! Rings as channels: [`spsc`], [`mpmc`] and [`broadcast`] behind the common traits.
 //!
 //! The traits copy each message out of the ring. Who wants to read it in place, or to write it in
 //! place, takes the rings' own handles.
@@ -19,18 +19,23 @@
 use std::time::Duration;
 
 use super::{Boundaries, Capabilities, Notice, Patience};
+use crate::broadcast::{self, Start};
 use crate::selector::sealed::{Side, Source};
 use crate::{Error, RecvError, SendError, mpmc, spsc};
 
-fn capabilities(mechanism: &'static str, max_message: usize, many: bool) -> Capabilities {
+const SPSC: &str = "ring";
+const MPMC: &str = "mpmc";
+const BROADCAST: &str = "bcast";
+
+fn capabilities(mechanism: &'static str, max_message: usize) -> Capabilities {
     Capabilities {
         mechanism,
         max_message,
         unrelated: Some("by name, or a passed descriptor"),
         boundaries: Boundaries::Native,
         priorities: 1,
-        many_senders: many,
-        many_receivers: many,
+        many_senders: mechanism == MPMC,
+        many_receivers: mechanism != SPSC,
         keeps_messages: true,
         notices: Notice::Within(Duration::from_millis(100)),
     }
@@ -50,13 +55,14 @@ pub fn pair(config: spsc::Config) -> Result<(Sender, Receiver), Error> {
 pub struct Sender {
     tx: Option<Tx>,
     max: usize,
-    many: bool,
+    mechanism: &'static str,
 }
 
 #[derive(Debug)]
 enum Tx {
     Spsc(spsc::Producer),
     Mpmc(mpmc::Producer),
+    Broadcast(broadcast::Producer),
 }
 
 impl Sender {
@@ -79,6 +85,16 @@ impl Sender {
             .producer()
             .map(Sender::from)
     }
+
+    /// Opens the broadcast ring `name`, making it if it is not there.
+    ///
+    /// # Errors
+    /// As [`broadcast::create_or_attach`]; `RoleTaken` while it has a producer.
+    pub fn broadcast(name: &str, config: broadcast::Config) -> Result<Sender, Error> {
+        broadcast::create_or_attach(name, config)?
+            .producer()
+            .map(Sender::from)
+    }
 }
 
 impl From<spsc::Producer> for Sender {
@@ -86,7 +102,7 @@ impl From<spsc::Producer> for Sender {
         Sender {
             max: producer.max_message(),
             tx: Some(Tx::Spsc(producer)),
-            many: false,
+            mechanism: SPSC,
         }
     }
 }
@@ -96,7 +112,17 @@ impl From<mpmc::Producer> for Sender {
         Sender {
             max: producer.max_message(),
             tx: Some(Tx::Mpmc(producer)),
-            many: true,
+            mechanism: MPMC,
+        }
+    }
+}
+
+impl From<broadcast::Producer> for Sender {
+    fn from(producer: broadcast::Producer) -> Sender {
+        Sender {
+            max: producer.max_message(),
+            tx: Some(Tx::Broadcast(producer)),
+            mechanism: BROADCAST,
         }
     }
 }
@@ -111,6 +137,11 @@ impl super::Sender for Sender {
             (Some(Tx::Mpmc(tx)), Patience::Now) => tx.try_send(message),
             (Some(Tx::Mpmc(tx)), Patience::Within(timeout)) => tx.send_timeout(message, timeout),
             (Some(Tx::Mpmc(tx)), Patience::Forever) => tx.send(message),
+            (Some(Tx::Broadcast(tx)), Patience::Now) => tx.try_send(message),
+            (Some(Tx::Broadcast(tx)), Patience::Within(timeout)) => {
+                tx.send_timeout(message, timeout)
+            }
+            (Some(Tx::Broadcast(tx)), Patience::Forever) => tx.send(message),
         }
     }
 
@@ -119,7 +150,7 @@ impl super::Sender for Sender {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(if self.many { "mpmc" } else { "ring" }, self.max, self.many)
+        capabilities(self.mechanism, self.max)
     }
 }
 
@@ -128,13 +159,14 @@ impl super::Sender for Sender {
 pub struct Receiver {
     rx: Option<Rx>,
     max: usize,
-    many: bool,
+    mechanism: &'static str,
 }
 
 #[derive(Debug)]
 enum Rx {
     Spsc(spsc::Consumer),
     Mpmc(mpmc::Consumer),
+    Broadcast(Box<broadcast::Subscriber>),
 }
 
 impl TryFrom<&spsc::Ring> for Receiver {
@@ -145,7 +177,7 @@ impl TryFrom<&spsc::Ring> for Receiver {
         Ok(Receiver {
             rx: Some(Rx::Spsc(ring.consumer()?)),
             max: ring.max_message(),
-            many: false,
+            mechanism: SPSC,
         })
     }
 }
@@ -158,7 +190,7 @@ impl TryFrom<&mpmc::Ring> for Receiver {
         Ok(Receiver {
             rx: Some(Rx::Mpmc(ring.consumer()?)),
             max: ring.slot_size(),
-            many: true,
+            mechanism: MPMC,
         })
     }
 }
@@ -178,6 +210,37 @@ impl Receiver {
     /// As [`mpmc::create_or_attach`]; `TooManyParticipants`.
     pub fn mpmc(name: &str, config: mpmc::Config) -> Result<Receiver, Error> {
         Receiver::try_from(&mpmc::create_or_attach(name, config)?)
+    }
+
+    /// Opens the broadcast ring `name`, making it if it is not there. Receives every message from where
+    /// `start` says, whoever else does; unless told, one of those who are
+    /// [expected](broadcast::Config::expected) begins with the first message, any other with the next.
+    ///
+    /// # Errors
+    /// As [`broadcast::create_or_attach`]; `TooManyParticipants`.
+    pub fn broadcast(
+        name: &str,
+        config: broadcast::Config,
+        start: Option<Start>,
+    ) -> Result<Receiver, Error> {
+        let ring = broadcast::create_or_attach(name, config)?;
+        let usual = if ring.is_waiting_for_subscribers() {
+            Start::Oldest
+        } else {
+            Start::Next
+        };
+        ring.subscriber_from(start.unwrap_or(usual))
+            .map(Receiver::from)
+    }
+}
+
+impl From<broadcast::Subscriber> for Receiver {
+    fn from(subscriber: broadcast::Subscriber) -> Receiver {
+        Receiver {
+            max: subscriber.max_message(),
+            rx: Some(Rx::Broadcast(Box::new(subscriber))),
+            mechanism: BROADCAST,
+        }
     }
 }
 
@@ -199,6 +262,12 @@ impl Rx {
                 into.extend_from_slice(&message);
                 Ok(())
             }
+            Rx::Broadcast(rx) => match patience {
+                Patience::Now => rx.try_recv_into(into),
+                Patience::Within(timeout) => rx.recv_into_timeout(into, timeout),
+                Patience::Forever => rx.recv_into(into),
+            }
+            .map(|_| ()),
         }
     }
 }
@@ -208,7 +277,7 @@ impl Rx {
     #[cold]
     fn look_again(&mut self, into: &mut Vec<u8>) -> Result<(), RecvError> {
         let looked = match self {
-            Rx::Spsc(_) => self.recv(into, Patience::Within(Duration::ZERO)),
+            Rx::Spsc(_) | Rx::Broadcast(_) => self.recv(into, Patience::Within(Duration::ZERO)),
             Rx::Mpmc(rx) => {
                 rx.ask_for_peers();
                 self.recv(into, Patience::Now)
@@ -243,10 +312,11 @@ impl super::Receiver for Receiver {
             None => Source::Ready,
             Some(Rx::Spsc(rx)) => Source::Ring(Side(rx.awaited())),
             Some(Rx::Mpmc(rx)) => Source::Ring(Side(rx.awaited())),
+            Some(Rx::Broadcast(rx)) => Source::Ring(Side(rx.awaited())),
         }
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(if self.many { "mpmc" } else { "ring" }, self.max, self.many)
+        capabilities(self.mechanism, self.max)
     }
 }

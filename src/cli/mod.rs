@@ -29,6 +29,7 @@ mod sink;
 mod size;
 mod stats;
 mod tap;
+mod tee;
 mod top;
 
 pub(crate) use failure::Failure;
@@ -45,6 +46,7 @@ Usage: ringway COMMAND [ARGUMENTS]      ringway COMMAND --help shows examples
   send recv    lines, records or bytes, to and from any endpoint
   ctl          command a running pipeline: stats, pause, drain, stop, ...
   gen map sink stages to try pipelines with
+  tee          standard input to several commands (run --tee: in a pipeline)
   list         what is on this machine, who uses it, how full it is
   top          the same live: rates, stalls, waiting times, deaths
   inspect tap  one ring: all there is to know; its messages as they pass
@@ -98,6 +100,7 @@ enum Command {
     Sink(sink::Args),
     Stats(stats::Args),
     Tap(tap::Args),
+    Tee(tee::Args),
     Top(top::Args),
 }
 
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Sink(args) => sink::main(args),
         Command::Stats(args) => stats::main(args),
         Command::Tap(args) => tap::main(args),
+        Command::Tee(args) => tee::main(args),
         Command::Top(args) => top::main(args),
     };
     result.unwrap_or_else(|failure| failure.report())

@@ -1,5 +1,6 @@
 //! `ringway run`: a pipeline of processes, supervised.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ Examples:
   ringway run 'seq 1 2000000' 'grep 7' 'wc -l'
   ringway run 'ringway gen --count 10000000 --size 64' 'ringway map' 'ringway sink'
   ringway run 'seq 1 1000000' -j4 --restart 'grep 7' 'sort -n'
+  ringway run 'seq 100' --tee 'gzip > all.gz' 'grep 7'
   ringway run --via mq 'ringway gen --count 100000' 'ringway sink'")]
 struct Options {
     /// The command of a stage, quoted; as many as there are stages
@@ -41,6 +43,13 @@ struct Options {
     /// speak messages take them one by one.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Vec<u16>,
+
+    /// Give what the stage before hands on to this command, too, and to the stage that follows
+    ///
+    /// Any number of times. The slowest of them holds the others back; one that has had enough is left
+    /// out. What such a command prints goes to standard error. Its failure is the pipeline's.
+    #[arg(long, value_name = "COMMAND")]
+    tee: Vec<String>,
 
     /// Have a killed worker's chunk or messages done again, each up to N times
     ///
@@ -102,6 +111,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Args {
     options: Options,
     jobs: Vec<Option<usize>>,
+    /// The commands of the `--tee`s before each stage.
+    tees: Vec<Vec<OsString>>,
 }
 
 impl clap::Args for Args {
@@ -131,7 +142,25 @@ impl FromArgMatches for Args {
                 }
             }
         }
-        Ok(Args { options, jobs })
+        let mut tees = vec![Vec::new(); options.stage.len()];
+        for (at_tee, command) in at("tee").zip(&options.tee) {
+            match at("stage").position(|at_stage| at_stage > at_tee) {
+                Some(stage) if stage > 0 => tees[stage].push(OsString::from(command)),
+                _ => {
+                    return Err(clap::Error::raw(
+                        clap::error::ErrorKind::MissingRequiredArgument,
+                        format!(
+                            "--tee {command:?} does not stand between two stages; put it behind the stage whose output it gets, and before the one that gets it too\n"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(Args {
+            options,
+            jobs,
+            tees,
+        })
     }
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Args::from_arg_matches(matches)?;
@@ -140,7 +169,7 @@ impl FromArgMatches for Args {
 }
 
 /// Which sides of our own subcommands are messages.
-fn sides(args: &[std::ffi::OsString]) -> Aware {
+pub(super) fn sides(args: &[std::ffi::OsString]) -> Aware {
     match args.first().and_then(|arg| arg.to_str()) {
         Some("gen") => Aware {
             input: false,
@@ -156,7 +185,7 @@ fn sides(args: &[std::ffi::OsString]) -> Aware {
 }
 
 /// The file of this very program, also when it was replaced since it was started.
-fn this_program() -> PathBuf {
+pub(super) fn this_program() -> PathBuf {
     use std::os::unix::fs::MetadataExt;
     let running = PathBuf::from("/proc/self/exe");
     let identity = |path: &PathBuf| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
@@ -167,15 +196,23 @@ fn this_program() -> PathBuf {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
-    let Args { options, jobs } = args;
-    let stages = options
-        .stage
-        .iter()
-        .zip(jobs)
-        .map(|(line, jobs)| match jobs {
-            Some(jobs) => Stage::parse(line).jobs(jobs),
-            None => Stage::parse(line),
+    let Args {
+        options,
+        jobs,
+        tees,
+    } = args;
+    let mut stages = Vec::new();
+    for ((line, jobs), tees) in options.stage.iter().zip(jobs).zip(tees) {
+        if !tees.is_empty() {
+            let arguments = ["tee".into(), "--".into()].into_iter().chain(tees);
+            stages.push(Stage::command("ringway", arguments));
+        }
+        let stage = Stage::parse(line);
+        stages.push(match jobs {
+            Some(jobs) => stage.jobs(jobs),
+            None => stage,
         });
+    }
     let signals = Signals::take(&[
         process::SIGINT,
         process::SIGTERM,

@@ -180,11 +180,11 @@ impl Endpoint {
     /// Whether there is something of that name, whoever may use it. (It is then that which refused
     /// somebody, and not the place where it would have been made.)
     fn exists(&self) -> bool {
-        use Mechanism::{Auto, Fifo, Mpmc, Mq, Pipe, Ring, Sem, Signal, Unix};
+        use Mechanism::{Auto, Broadcast, Fifo, Mpmc, Mq, Pipe, Ring, Sem, Signal, Unix};
         match self.mechanism {
             Fifo | Unix => std::fs::symlink_metadata(&self.name).is_ok(),
             Sem => crate::channel::semaphore::exists(&self.name),
-            Ring | Mpmc => crate::mapping::exists(&self.name),
+            Ring | Mpmc | Broadcast => crate::mapping::exists(&self.name),
             // The system refuses by permission only what is there.
             Pipe | Mq | Signal | Auto => true,
         }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `ring:orders` | the SPSC ring of that name | `capacity`, `mode` |
 //! | `mpmc:jobs` | the MPMC ring of that name | `slots`, `slot`: the bytes of one, `mode` |
+//! | `bcast:prices` | the broadcast ring of that name: every receiver gets every message | `capacity`, `mode`, `lossy`: 1 if the sender never waits, `expected`: receivers that it waits for (1 unless told), `subscribers`: the most there can be, `history`: the messages that a receiver begins with (unless told, all if it is expected, else none) |
 //! | `pipe:` | a pipe inherited as standard input (receiving) or output (sending) | `fd`, `pid`: descriptor FD, of process PID |
 //! | `fifo:/run/x` | the FIFO at that path | `mode` |
 //! | `unix:/run/x` | the Unix-domain socket at that path | `mode` |
@@ -36,6 +37,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::Error;
+use crate::broadcast::{Policy, Start};
 use crate::channel::{self, Receiver, Sender};
 
 mod auto;
@@ -53,6 +55,8 @@ pub enum Mechanism {
     Ring,
     /// A ring from many producers to many consumers.
     Mpmc,
+    /// A ring from one producer to many subscribers, each of which gets every message.
+    Broadcast,
     /// A pipe.
     Pipe,
     /// A FIFO.
@@ -84,6 +88,12 @@ const OPTIONS: &[(Mechanism, &str, Unit)] = &[
     (Mechanism::Mpmc, "slots", Unit::Number),
     (Mechanism::Mpmc, "slot", Unit::Bytes),
     (Mechanism::Mpmc, "mode", Unit::Octal),
+    (Mechanism::Broadcast, "capacity", Unit::Bytes),
+    (Mechanism::Broadcast, "expected", Unit::Number),
+    (Mechanism::Broadcast, "history", Unit::Number),
+    (Mechanism::Broadcast, "lossy", Unit::Number),
+    (Mechanism::Broadcast, "mode", Unit::Octal),
+    (Mechanism::Broadcast, "subscribers", Unit::Number),
     (Mechanism::Pipe, "fd", Unit::Number),
     (Mechanism::Pipe, "pid", Unit::Number),
     (Mechanism::Fifo, "mode", Unit::Octal),
@@ -102,6 +112,7 @@ impl Mechanism {
     pub const ALL: &'static [Mechanism] = &[
         Mechanism::Ring,
         Mechanism::Mpmc,
+        Mechanism::Broadcast,
         Mechanism::Pipe,
         Mechanism::Fifo,
         Mechanism::Unix,
@@ -116,6 +127,7 @@ impl Mechanism {
         match self {
             Mechanism::Ring => "ring",
             Mechanism::Mpmc => "mpmc",
+            Mechanism::Broadcast => "bcast",
             Mechanism::Pipe => "pipe",
             Mechanism::Fifo => "fifo",
             Mechanism::Unix => "unix",
@@ -144,7 +156,7 @@ impl Mechanism {
             Mechanism::Pipe | Mechanism::Mq => 1,
             Mechanism::Fifo | Mechanism::Unix | Mechanism::Sem => 2,
             Mechanism::Ring => 3,
-            Mechanism::Mpmc | Mechanism::Signal => 4,
+            Mechanism::Mpmc | Mechanism::Broadcast | Mechanism::Signal => 4,
             Mechanism::Auto => 6,
         }
     }
@@ -266,6 +278,10 @@ impl Endpoint {
         Ok(match self.mechanism {
             Mechanism::Ring => Box::new(channel::ring::Sender::spsc(&self.name, self.spsc()?)?),
             Mechanism::Mpmc => Box::new(channel::ring::Sender::mpmc(&self.name, self.mpmc()?)?),
+            Mechanism::Broadcast => {
+                let config = self.broadcast()?;
+                Box::new(channel::ring::Sender::broadcast(&self.name, config)?)
+            }
             Mechanism::Pipe => Box::new(match (self.small("pid")?, self.small("fd")?) {
                 (None, fd) => channel::pipe::Sender::inherited(fd.unwrap_or(1))?,
                 (Some(pid), fd) => channel::pipe::Sender::attach(pid, fd.unwrap_or(0))?,
@@ -297,6 +313,12 @@ impl Endpoint {
         Ok(match self.mechanism {
             Mechanism::Ring => Box::new(channel::ring::Receiver::spsc(&self.name, self.spsc()?)?),
             Mechanism::Mpmc => Box::new(channel::ring::Receiver::mpmc(&self.name, self.mpmc()?)?),
+            Mechanism::Broadcast => {
+                let (config, history) = (self.broadcast()?, self.option("history"));
+                let start = history.map(Start::Last);
+                let name = &self.name;
+                Box::new(channel::ring::Receiver::broadcast(name, config, start)?)
+            }
             Mechanism::Pipe => Box::new(match (self.small("pid")?, self.small("fd")?) {
                 (None, fd) => channel::pipe::Receiver::inherited(fd.unwrap_or(0))?,
                 (Some(pid), fd) => channel::pipe::Receiver::attach(pid, fd.unwrap_or(1))?,
@@ -349,6 +371,24 @@ impl Endpoint {
         }
         if let Some(slot) = self.option("slot") {
             config = config.slot_size(slot);
+        }
+        if let Some(mode) = self.small("mode")? {
+            config = config.mode(mode);
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn broadcast(&self) -> Result<crate::broadcast::Config, Error> {
+        let expected = self.option("expected").unwrap_or(1);
+        let mut config = crate::broadcast::Config::default().expected(expected);
+        if let Some(capacity) = self.option("capacity") {
+            config = config.capacity(capacity);
+        }
+        if let Some(subscribers) = self.option("subscribers") {
+            config = config.subscribers(subscribers);
+        }
+        if self.option("lossy").is_some_and(|lossy| lossy != 0) {
+            config = config.policy(Policy::Lossy);
         }
         if let Some(mode) = self.small("mode")? {
             config = config.mode(mode);

@@ -257,7 +257,8 @@ pub(crate) struct Manner {
     pub(crate) parks: bool,
     /// Whether subscribers have seats and hold the producer back.
     pub(crate) gated: bool,
-    /// Gated subscribers that have to have come before anything is overwritten.
+    /// Gated subscribers that have to have come before anything is overwritten; if it is not 0, nothing
+    /// is either while none of them is left.
     pub(crate) expected: u64,
 }
 

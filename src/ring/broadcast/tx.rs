@@ -290,6 +290,9 @@ impl<'a> Tx<'a> {
         if self.manner.gated && joined < self.manner.expected {
             return Some(Awaited::Subscribers(joined));
         }
+        if self.is_deserted() {
+            return Some(Awaited::Subscribers(joined));
+        }
         let wanted = self.wanted(self.fit(len).1);
         self.seated().iter().enumerate().find_map(|(index, seat)| {
             // Relaxed: the exchange decides.
@@ -355,7 +358,24 @@ impl<'a> Tx<'a> {
             return 0;
         }
         let positions = self.seated().iter().map(|seat| seat.position(wanted));
-        positions.min().unwrap_or(GONE)
+        match positions.min().unwrap_or(GONE) {
+            // Those who were expected have come and gone: what is there is kept for others.
+            GONE if self.manner.expected > 0 => 0,
+            slowest => slowest,
+        }
+    }
+
+    /// Whether subscribers were expected, have come, and none is left.
+    pub(crate) fn is_deserted(&self) -> bool {
+        // Acquire: who came before this is seen in its seat.
+        let joined = self.control.joined.load(Ordering::Acquire);
+        let gone = |seat: &Seat| seat.position(GONE) == GONE;
+        let expected = if self.manner.gated {
+            self.manner.expected
+        } else {
+            0
+        };
+        expected > 0 && joined >= expected && self.seated().iter().all(gone)
     }
 
     /// Notes a checkpoint, if one is due.

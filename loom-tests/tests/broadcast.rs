@@ -1,0 +1,42 @@
+//! The broadcast ring under loom: the very files that run in shared memory.
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
+
+#[path = "../src/primitive.rs"]
+mod primitive;
+
+#[path = "../../src/wait/bell.rs"]
+mod bell;
+/// What the algorithm uses of `wait`.
+mod wait {
+    pub(crate) use crate::bell::Bell;
+}
+
+#[path = "../../src/ring/broadcast/mod.rs"]
+mod algorithm;
+#[path = "models/broadcast.rs"]
+mod models;
+
+macro_rules! models {
+    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
+}
+
+models!(
+    commit_and_wrap_parking,
+    commit_and_wrap_spinning,
+    a_batch_is_seen_whole,
+    a_batch_does_not_overwrite_itself,
+    nothing_of_an_aborted_or_cut_message_is_seen,
+    an_overrun_reader_never_takes_what_was_torn,
+    an_overrun_reader_counts_what_it_missed,
+    a_newcomer_gets_everything_from_where_it_sat_down,
+    room_that_was_let_go_is_found,
+    a_sleeping_producer_is_woken,
+    a_producer_that_sleeps_for_one_who_leaves_is_woken,
+    two_sleepers_are_woken_by_one_message,
+    closing_is_seen_after_the_last_message,
+    a_producer_that_died_sending_is_succeeded,
+    a_producer_that_died_wrapping_is_succeeded,
+    a_producer_that_died_in_a_batch_is_succeeded,
+    a_producer_that_died_in_a_reservation_is_succeeded,
+    a_producer_that_died_closing_is_succeeded,
+);
