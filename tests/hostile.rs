@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::signal::Signal;
 use ringway::wait::WaitStrategy;
-use ringway::{Error, RecvError, SendError, mpmc, spsc};
+use ringway::{Error, RecvError, SendError, broadcast, mpmc, spsc};
 
 mod common;
 use common::{Random, Reaped, child, task, watchdog};
@@ -45,6 +45,8 @@ fn other_process() {
         ("receive", "spsc") => play.receive_spsc(),
         ("send", "mpmc") => play.send_mpmc(),
         ("receive", "mpmc") => play.receive_mpmc(),
+        ("send", "broadcast") => play.send_broadcast(),
+        ("receive", "broadcast") => play.receive_broadcast(),
         ("send", "items") => play.send_items(),
         ("receive", "items") => play.receive_items(),
         _ => panic!("{task}"),
@@ -136,6 +138,7 @@ impl Play {
                 self.tally.count("received", 1);
             }
             Err(RecvError::Empty | RecvError::TimedOut) => self.tally.count("empty", 1),
+            Err(RecvError::Missed { .. }) => self.tally.count("missed", 1),
             Err(RecvError::Closed | RecvError::PeerDied) => self.tally.count("alone", 1),
             Err(RecvError::Corrupt { .. }) => {
                 self.tally.count("corrupt", 1);
@@ -249,6 +252,68 @@ impl Play {
                     }
                     _ => rx.try_recv().map(|message| sum(&message)),
                 };
+                if !self.received(result) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn send_broadcast(&mut self) {
+        let attach = broadcast::Ring::from_fd;
+        while let Some((ring, mut tx)) = self.attach(attach, broadcast::Ring::producer) {
+            let bytes = vec![0x5a; tx.max_message()];
+            for _ in 0..1 + self.random.below(20_000) {
+                if !self.goes_on() {
+                    return;
+                }
+                let most = [8, 64, 300, bytes.len() as u64][self.random.below(4) as usize];
+                let message =
+                    &bytes[..self.random.below(most.min(bytes.len() as u64) + 1) as usize];
+                let result = match self.random.below(40) {
+                    0 => tx.send_timeout(message, PATIENCE),
+                    1..4 => tx.try_reserve(message.len()).map(|mut room| {
+                        room.copy_from_slice(message);
+                        room.commit_len(message.len() / 2);
+                    }),
+                    4 => tx.try_reserve(message.len()).map(drop),
+                    _ => tx.try_send(message),
+                };
+                if !self.sent(result) {
+                    break;
+                }
+            }
+            std::hint::black_box((ring.sent(), ring.living_subscribers().ok()));
+        }
+    }
+
+    fn receive_broadcast(&mut self) {
+        use broadcast::Start;
+        let mut buffer = Vec::new();
+        loop {
+            let start = [Start::Oldest, Start::Newest, Start::Next, Start::Last(9)];
+            let start = start[self.random.below(4) as usize];
+            let take = |ring: &broadcast::Ring| ring.subscriber_from(start);
+            let Some((ring, mut rx)) = self.attach(broadcast::Ring::from_fd, take) else {
+                return;
+            };
+            for _ in 0..1 + self.random.below(20_000) {
+                if !self.goes_on() {
+                    return;
+                }
+                let result = match self.random.below(40) {
+                    0 => rx.recv_timeout(PATIENCE).map(|message| sum(&message)),
+                    1 => rx
+                        .recv_into_timeout(&mut buffer, PATIENCE)
+                        .map(|_| sum(&buffer)),
+                    2 => {
+                        std::mem::forget(rx.try_recv());
+                        continue;
+                    }
+                    3..20 => rx.try_recv_into(&mut buffer).map(|_| sum(&buffer)),
+                    _ => rx.try_recv().map(|message| sum(&message)),
+                };
+                assert!(buffer.len() <= ring.capacity() as usize);
                 if !self.received(result) {
                     break;
                 }
@@ -710,5 +775,21 @@ fn rings_of_items_survive_a_hostile_peer() {
         let config = mpmc::Config::default().slots(64).participants(8).wait(wait);
         let ring = mpmc::items::Ring::anonymous(config).unwrap();
         scenario("items", &wait.to_string(), 1, &ring);
+    }
+}
+
+#[test]
+fn broadcast_rings_survive_a_hostile_peer() {
+    for (wait, policy) in [
+        (WaitStrategy::Adaptive, broadcast::Policy::Lossless),
+        (WaitStrategy::Futex, broadcast::Policy::Lossy),
+    ] {
+        let config = broadcast::Config::default()
+            .capacity(16 << 10)
+            .subscribers(4)
+            .policy(policy)
+            .wait(wait);
+        let ring = broadcast::Ring::anonymous(config).unwrap();
+        scenario("broadcast", &format!("{wait}, {policy:?}"), 2, &ring);
     }
 }
