@@ -107,7 +107,7 @@ pub(crate) fn lock(fd: BorrowedFd<'_>, byte: u64, exclusive: bool) -> io::Result
 pub(crate) fn is_locked(fd: BorrowedFd<'_>, first: u64, count: u64) -> io::Result<bool> {
     let mut lock = lock_of(libc::F_WRLCK, first, count);
     // SAFETY: F_OFD_GETLK reads and writes `lock`.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut lock).into() })?;
+    retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut lock).into() })?;
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }
 
@@ -203,7 +203,7 @@ pub(crate) fn unlock_all(fd: BorrowedFd<'_>) -> io::Result<()> {
 fn give_up(fd: BorrowedFd<'_>, first: u64, count: u64) -> io::Result<()> {
     let lock = lock_of(libc::F_UNLCK, first, count);
     // SAFETY: F_OFD_SETLK reads `lock`.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock).into() }).map(drop)
+    retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock).into() }).map(drop)
 }
 
 /// Opens the file behind `fd` anew, for reading and writing: a description, and locks, of its own.

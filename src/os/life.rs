@@ -86,19 +86,19 @@ impl LockFile {
     pub(crate) fn unlock(&self, byte: u64) -> io::Result<()> {
         let lock = lock_of(libc::F_UNLCK, byte);
         // SAFETY: F_OFD_SETLK reads `lock`, which is fully initialised.
-        let result =
-            unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long };
-        check(result).map(drop)
+        retry(|| unsafe {
+            libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long
+        })
+        .map(drop)
     }
 
     /// Whether another description holds a lock on `byte` (0.4 µs).
     pub(crate) fn is_locked(&self, byte: u64) -> io::Result<bool> {
         let mut lock = lock_of(libc::F_WRLCK, byte);
         // SAFETY: F_OFD_GETLK reads and writes `lock`.
-        let result = unsafe {
+        retry(|| unsafe {
             libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) as libc::c_long
-        };
-        check(result)?;
+        })?;
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 }

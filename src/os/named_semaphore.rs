@@ -20,12 +20,14 @@ fn c_name(name: &str) -> io::Result<CString> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a name with a NUL byte"))
 }
 
-fn opened(semaphore: *mut libc::sem_t) -> io::Result<Named> {
-    if semaphore == libc::SEM_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(Named(semaphore))
-    }
+/// Calls `open` until it fails with something else than `EINTR`.
+fn opened(mut open: impl FnMut() -> *mut libc::sem_t) -> io::Result<Named> {
+    let mut semaphore = libc::SEM_FAILED;
+    retry(|| {
+        semaphore = open();
+        if semaphore == libc::SEM_FAILED { -1 } else { 0 }
+    })?;
+    Ok(Named(semaphore))
 }
 
 impl Named {
@@ -34,14 +36,14 @@ impl Named {
         let name = c_name(name)?;
         let flags = libc::O_CREAT | libc::O_EXCL;
         // SAFETY: `name` is NUL-terminated; O_CREAT has sem_open read a mode and a value.
-        opened(unsafe { libc::sem_open(name.as_ptr(), flags, mode as libc::c_uint, value) })
+        opened(|| unsafe { libc::sem_open(name.as_ptr(), flags, mode as libc::c_uint, value) })
     }
 
     /// Opens the semaphore `name`.
     pub(crate) fn open(name: &str) -> io::Result<Named> {
         let name = c_name(name)?;
         // SAFETY: `name` is NUL-terminated; without O_CREAT no further arguments are read.
-        opened(unsafe { libc::sem_open(name.as_ptr(), 0) })
+        opened(|| unsafe { libc::sem_open(name.as_ptr(), 0) })
     }
 
     /// Removes the name.
