@@ -332,7 +332,9 @@ fn sweep(what: &str) {
         *same += 1;
         let some = all.iter().skip(nth % all.len().max(1));
         let chosen: Vec<_> = match deep() {
-            true => all.iter().collect(),
+            // One channel looks through the whole of /proc: enough of that is enough.
+            true if *same <= 60 => all.iter().collect(),
+            true => Vec::new(),
             false => some.take(usize::from(*same <= 4)).collect(),
         };
         for &errno in chosen {

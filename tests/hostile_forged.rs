@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use ringway::channel::{self, Patience, Receiver as _, Sender as _};
 use ringway::mpmc::OnDeath;
 use ringway::wait::WaitStrategy;
-use ringway::{Error, RecvError, SendError, mpmc, spsc};
+use ringway::{Error, RecvError, SendError, broadcast, mpmc, spsc};
 
 mod common;
 use common::{Reaped, child, task, watchdog};
@@ -209,6 +209,44 @@ fn names_forged_for_everybody_cost_no_more_than_a_moment() {
         matches!(error, SendError::TimedOut | SendError::PeerDied),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_header_with_any_word_at_a_boundary_is_refused_or_true() {
+    let _watchdog = watchdog(120);
+    let mut refused = 0;
+    let rings: [&dyn AsFd; 4] = [
+        &spsc::Ring::anonymous(spsc::Config::default().capacity(256)).unwrap(),
+        &mpmc::Ring::anonymous(small()).unwrap(),
+        &mpmc::items::Ring::anonymous(small()).unwrap(),
+        &broadcast::Ring::anonymous(Default::default()).unwrap(),
+    ];
+    for ring in rings {
+        let file = File::from(ring.as_fd().try_clone_to_owned().unwrap());
+        let memory = Memory {
+            map: MmapOptions::new().map_raw(&file).unwrap(),
+            file,
+        };
+        for at in (0..104).step_by(8) {
+            let kept = memory.word(at).load(Ordering::Relaxed);
+            let bits = (0..64).map(|bit| kept ^ 1 << bit);
+            let ends = (0..32).map(|i| 0u64.wrapping_sub(i));
+            let halves = [0, u64::MAX >> 32, u64::MAX << 32, kept << 32, kept >> 32];
+            for value in bits.chain(ends).chain(halves) {
+                memory.set(at, value);
+                let fd = || memory.file.try_clone().unwrap().into();
+                let refusals = [
+                    spsc::Ring::from_fd(fd()).is_err(),
+                    mpmc::Ring::from_fd(fd()).is_err(),
+                    mpmc::items::Ring::from_fd(fd()).is_err(),
+                    broadcast::Ring::from_fd(fd()).is_err(),
+                ];
+                refused += refusals.iter().filter(|refused| **refused).count();
+            }
+            memory.set(at, kept);
+        }
+    }
+    println!("{refused} refused");
 }
 
 #[test]

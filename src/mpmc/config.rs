@@ -275,13 +275,13 @@ impl Geometry {
             flags,
             ..
         } = *header;
-        let stride = stride(slot, flags);
         if !(2..=MAX_SLOTS).contains(&capacity) || !capacity.is_power_of_two() {
             return Err(corrupt("number of slots", 24));
         }
         if !(8..=MAX_SLOT_SIZE).contains(&slot) {
             return Err(corrupt("slot size", 32));
         }
+        let stride = stride(slot, flags);
         if !(2..=MAX_PARTICIPANTS as u32).contains(&participants) {
             return Err(corrupt("number of participants", 40));
         }
