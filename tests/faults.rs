@@ -6,7 +6,7 @@
 //! it speaks of; never panic, hang, crash or leak a descriptor. And after each of them an undisturbed run of
 //! the same process, under the same names, must succeed, and leave nothing behind.
 //!
-//! By default up to four calls of each kind fail in one way, of some lives; with `RINGWAY_DEEP=1` every call
+//! By default up to two calls of each kind fail in one way, of some lives; with `RINGWAY_DEEP=1` every call
 //! in every way, of all.
 //! `RINGWAY_FAULTS=1 cargo test --test faults -- --nocapture` shows every case.
 
@@ -335,7 +335,7 @@ fn sweep(what: &str) {
             // One channel looks through the whole of /proc: enough of that is enough.
             true if *same <= 60 => all.iter().collect(),
             true => Vec::new(),
-            false => some.take(usize::from(*same <= 4)).collect(),
+            false => some.take(usize::from(*same <= 2)).collect(),
         };
         for &errno in chosen {
             let mut at = 0;

@@ -86,12 +86,12 @@ fn try_images(name: &str, default: u64) {
 
 #[test]
 fn any_image_is_attached_to_or_refused() {
-    try_images("attach", 1500);
+    try_images("attach", 700);
 }
 
 #[test]
 fn a_ring_whose_memory_changes_between_calls_is_used_or_corrupt() {
-    try_images("receive", 800);
+    try_images("receive", 400);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn any_line_is_a_command_or_malformed() {
 
 #[test]
 fn any_text_is_an_endpoint_or_an_error() {
-    try_images("endpoint", 10_000);
+    try_images("endpoint", 4000);
 }
 
 #[test]

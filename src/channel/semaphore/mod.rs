@@ -52,7 +52,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a message's length.
 const PREFIX: usize = 4;
 /// How often one who comes looks again, a millisecond apart, at a buffer that is just being removed.
-const GOING_MOST: u32 = 2000;
+const GOING_MOST: u32 = 1000;
 /// Positions from here on are no honest ones.
 const POSITION_MAX: u64 = 1 << 62;
 /// Somebody has been there; the last one to go left.
