@@ -127,7 +127,7 @@ fn images() -> Vec<Vec<u8>> {
 pub fn attach(data: &[u8]) {
     let mut image = data.to_vec();
     // Nearly all lengths are refused at once: whole pages are more interesting.
-    if image.len() % 2 == 0 {
+    if image.len().is_multiple_of(2) {
         image.resize(image.len().next_multiple_of(4096).min(1 << 16), 0);
     }
     let fd = memory(&image);
