@@ -309,7 +309,14 @@ impl Consumer {
     /// As [`Consumer::recv`], and [`RecvError::BufferTooSmall`], with the message left in the ring.
     #[inline]
     pub fn recv_into_slice(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
-        let record = self.take_until(Deadline::NEVER)?;
+        let record = match self.take_at_once() {
+            Some((payload, len)) => Record {
+                payload,
+                len,
+                flags: 0,
+            },
+            None => self.take_until(Deadline::NEVER)?,
+        };
         let len = record.len as usize;
         let Some(room) = buffer.get_mut(..len) else {
             self.rx.put_back();
