@@ -485,7 +485,10 @@ fn idle(entry: &str, wait: WaitStrategy, count: usize) {
         });
     });
     for _ in 0..count {
-        told.recv().unwrap();
+        while told.recv_timeout(Duration::from_millis(100)).is_err() {
+            let ended = child.0.try_wait().unwrap();
+            assert!(ended.is_none(), "the other process has ended: {ended:?}");
+        }
     }
     // All are asleep when nothing moves any more.
     let mut before = switches();
