@@ -325,6 +325,45 @@ impl Raw {
     }
 }
 
+/// Clients that come at once where killed ones have left their inboxes: each gets its own answer.
+#[test]
+fn clients_that_take_the_places_of_killed_ones_do_not_take_each_others() {
+    let _dog = watchdog(120);
+    for over in [Over::Fifo, Over::Queue] {
+        let name = name(&format!("places-{over:?}"));
+        let serving = serve(Server::bind_over(&name, over).unwrap());
+        for _ in 0..30 {
+            let mut killed: Vec<_> = (0..2)
+                .map(|_| {
+                    let mut command = child("child_process", &format!("stay {name}"));
+                    Reaped(command.stdout(Stdio::piped()).spawn().unwrap())
+                })
+                .collect();
+            for child in &mut killed {
+                let mut said = std::io::BufReader::new(child.0.stdout.take().unwrap());
+                let mut line = String::new();
+                while !line.contains("HERE") {
+                    assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+                }
+            }
+            drop(killed);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut client = Client::connect(&name).unwrap();
+                        assert_eq!(client.request(&Command::Ping, PATIENCE).unwrap(), "pong");
+                    });
+                }
+            });
+        }
+        let mut client = Client::connect(&name).unwrap();
+        client.request(&Command::Stop, PATIENCE).unwrap();
+        serving.join().unwrap();
+        drop(client);
+        assert_nothing_left(&name);
+    }
+}
+
 #[test]
 fn a_half_command_of_a_dead_writer_does_not_spoil_the_next_one() {
     let _dog = watchdog(60);
@@ -378,6 +417,11 @@ fn child_process() {
             serve(Server::bind_over(name, over).unwrap())
                 .join()
                 .unwrap();
+        }
+        ["stay", name] => {
+            let _client = Client::connect(name).unwrap();
+            println!("\nHERE");
+            std::thread::park();
         }
         ["ask", name] => {
             let mut client = Client::connect(name).unwrap();

@@ -109,6 +109,8 @@ impl Client {
         let deadline = patience.deadline();
         let os_error = |op| move |source| RequestError::Os { op, source };
         loop {
+            // Answers to somebody else must not take the room of ours.
+            while self.inbox.line().map_err(os_error("read"))?.is_some() {}
             // With `Now`, too, it is tried once.
             match self.outbox.put_soon(line.as_bytes(), command.priority()) {
                 Ok(true) => break,

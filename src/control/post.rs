@@ -207,7 +207,16 @@ fn queue(address: &str) -> Result<OwnedFd, Refusal> {
             Ok(old) if !inode::lock(old.as_fd(), 0, true).map_err(failed("fcntl"))? => {
                 return Err(Refusal::Taken);
             }
-            Ok(_) => remove(Over::Queue, address),
+            // Looked at again with the lock in hand: somebody else who found the dead one may have put
+            // a queue of its own in its place by now, which is not ours to remove.
+            Ok(old) => match os::mqueue::open(address) {
+                Ok(now)
+                    if inode::identity(now.as_fd()).ok() == inode::identity(old.as_fd()).ok() =>
+                {
+                    remove(Over::Queue, address);
+                }
+                _ => {}
+            },
             Err(error) if error.raw_os_error() == Some(os::ENOENT) => {}
             Err(error) => return Err(failed("mq_open")(error)),
         }
