@@ -26,12 +26,7 @@ pub(crate) fn generate(out: &Path) {
             let source = std::fs::read_to_string(&path).unwrap();
             // Without the file's own tests.
             let source = source.split("#[cfg(test)]").next().unwrap();
-            let weakened = rewrite(
-                &source,
-                &format!("{folder}/{name}"),
-                &mut number,
-                &mut table,
-            );
+            let weakened = rewrite(source, &format!("{folder}/{name}"), &mut number, &mut table);
             let file = format!("{folder}/{name}.rs").replace('/', "_");
             std::fs::write(to.join(file), weakened).unwrap();
         }

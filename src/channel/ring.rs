@@ -62,7 +62,7 @@ pub struct Sender {
 enum Tx {
     Spsc(spsc::Producer),
     Mpmc(mpmc::Producer),
-    Broadcast(broadcast::Producer),
+    Broadcast(Box<broadcast::Producer>),
 }
 
 impl Sender {
@@ -121,7 +121,7 @@ impl From<broadcast::Producer> for Sender {
     fn from(producer: broadcast::Producer) -> Sender {
         Sender {
             max: producer.max_message(),
-            tx: Some(Tx::Broadcast(producer)),
+            tx: Some(Tx::Broadcast(Box::new(producer))),
             mechanism: BROADCAST,
         }
     }
