@@ -321,11 +321,9 @@ pub fn control(data: &[u8]) {
             .expect("what was written is read");
         assert_eq!(again.to_string(), command.to_string());
     }
-    static SERVER: Mutex<Option<Server>> = Mutex::new(None);
-    let mut server = SERVER.lock().expect("not poisoned");
-    let server = server.get_or_insert_with(|| {
-        Server::bind(&format!("fuzz-{}", std::process::id())).expect("a server")
-    });
+    // One a call, so that it takes its FIFO with it.
+    let name = format!("fuzz-{}", std::process::id());
+    let mut server = Server::bind(&name).expect("a server");
     let mut fifo = File::options()
         .write(true)
         .open(server.address())
