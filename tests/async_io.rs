@@ -117,6 +117,7 @@ fn two_processes_play_ping_pong() {
             }
         });
         assert!(child.0.wait().unwrap().success(), "{wait}");
+        rings.iter().for_each(|ring| ring.unlink().unwrap());
     }
 }
 
@@ -171,6 +172,7 @@ fn a_blocking_producer_in_another_process_wakes_a_select_over_many_rings() {
             assert_eq!(next, [EACH; 3], "{wait}");
         });
         assert!(child.0.wait().unwrap().success());
+        rings.iter().for_each(|ring| ring.unlink().unwrap());
     }
 }
 
@@ -260,6 +262,7 @@ fn futures_dropped_at_random_lose_nothing() {
             "{wait}: {received} messages, {dropped} futures dropped receiving, {DROPPED} sending"
         );
         assert!(child.0.wait().unwrap().success());
+        ring.unlink().unwrap();
     }
 }
 
@@ -373,6 +376,8 @@ fn the_death_of_a_peer_wakes_the_future() {
             successor.send(b"hello again").unwrap();
             assert_eq!(rx.recv().await.unwrap(), b"hello again");
         });
+        // What is in them would keep their names.
+        rings.iter().for_each(|ring| ring.unlink().unwrap());
     }
 }
 
@@ -464,6 +469,7 @@ fn idle(entry: &str, wait: WaitStrategy, count: usize) {
         .collect();
     // A process of its own, so that other tests do not count.
     let mut child = child_with(entry, wait, &names, &rings);
+    let attached = rings.clone();
     let (here, told) = std::sync::mpsc::channel();
     let runtime = std::thread::spawn(move || {
         runtime().block_on(async {
@@ -490,6 +496,9 @@ fn idle(entry: &str, wait: WaitStrategy, count: usize) {
             assert!(ended.is_none(), "the other process has ended: {ended:?}");
         }
     }
+    // Of two processes that leave together neither may be the last.
+    attached.iter().for_each(|ring| ring.unlink().unwrap());
+    drop(attached);
     // All are asleep when nothing moves any more.
     let mut before = switches();
     loop {
