@@ -192,10 +192,16 @@ fn check_fifo(fd: BorrowedFd<'_>, address: &str) -> Result<(), Error> {
 
 fn queue(address: &str) -> Result<OwnedFd, Refusal> {
     let failed = |op| move |error| Refusal::Failed(Error::os(op, address, error));
+    // Whether the name is that of this very queue.
+    let names = |fd: &OwnedFd| match (os::mqueue::open(address), inode::identity(fd.as_fd())) {
+        (Ok(now), Ok(ours)) => inode::identity(now.as_fd()).is_ok_and(|now| now == ours),
+        _ => false,
+    };
     loop {
         match os::mqueue::create(address, 10, LINE) {
             Ok(fd) => {
-                if inode::lock(fd.as_fd(), 0, true).map_err(failed("fcntl"))? {
+                // Before it was locked it looked like a dead one's, and somebody may have removed it.
+                if inode::lock(fd.as_fd(), 0, true).map_err(failed("fcntl"))? && names(&fd) {
                     return Ok(fd);
                 }
             }
@@ -209,14 +215,8 @@ fn queue(address: &str) -> Result<OwnedFd, Refusal> {
             }
             // Looked at again with the lock in hand: somebody else who found the dead one may have put
             // a queue of its own in its place by now, which is not ours to remove.
-            Ok(old) => match os::mqueue::open(address) {
-                Ok(now)
-                    if inode::identity(now.as_fd()).ok() == inode::identity(old.as_fd()).ok() =>
-                {
-                    remove(Over::Queue, address);
-                }
-                _ => {}
-            },
+            Ok(old) if names(&old) => remove(Over::Queue, address),
+            Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(os::ENOENT) => {}
             Err(error) => return Err(failed("mq_open")(error)),
         }
