@@ -581,7 +581,7 @@ impl Attacker {
             12 => random.below(2 * self.capacity) << 32 | 1,
             13 => {
                 let rest = self.capacity.wrapping_sub(offset.saturating_sub(self.data));
-                rest << 32 | 1 | 4 * random.below(2)
+                rest << 32 | 1 | (4 * random.below(2))
             }
             14 => self.capacity << 32 | random.below(64),
             // POISON, ADOPTED, an owner and a round on a ticket.
