@@ -491,7 +491,8 @@ impl Ring {
         self.0.awaits()
     }
 
-    /// Messages sent since creation.
+    /// Messages sent since creation. What a producer published last before it was killed is counted when
+    /// it has a successor.
     pub fn sent(&self) -> u64 {
         self.0.control().sent()
     }
