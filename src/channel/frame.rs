@@ -84,12 +84,19 @@ impl Outgoing {
             let rest = &message[sent..];
             let length = rest.len().min(self.piece);
             let more = if length < rest.len() { MORE } else { 0 };
-            if put(&header(length, more, self.stream), &rest[..length])? {
-                sent += length;
-                if more == 0 {
-                    return Ok(());
+            let refused = match put(&header(length, more, self.stream), &rest[..length]) {
+                Ok(true) => {
+                    sent += length;
+                    if more == 0 {
+                        return Ok(());
+                    }
+                    continue;
                 }
-            } else if let Err(error) = wait() {
+                Ok(false) => wait(),
+                Err(error) => Err(error),
+            };
+            // However it failed: the receiver keeps what went before.
+            if let Err(error) = refused {
                 if sent > 0 {
                     self.begun = Some((message.to_vec(), sent));
                 }

@@ -730,14 +730,15 @@ impl Processes {
             let died = self.running.swap_remove(at).pid();
             let asked = self.replaced.contains(&died);
             self.replaced.retain(|pid| *pid != died);
-            let Some(reason) = Reason::of(end) else {
-                continue;
-            };
-            // One that ended by itself, however badly, has had its say.
-            let killed = matches!(reason, Reason::Killed(_)) && self.restarts > 0;
+            let reason = Reason::of(end);
+            // One that ended by itself, however badly, has had its say; one that was asked to end, so
+            // that another takes its place, has not, however well it ended.
+            let killed = matches!(reason, Some(Reason::Killed(_))) && self.restarts > 0;
             let again = self.seat.is_some() && !excused && (asked || killed);
             if !again {
-                self.failed.get_or_insert(reason);
+                if let Some(reason) = reason {
+                    self.failed.get_or_insert(reason);
+                }
                 continue;
             }
             self.restarts -= u32::from(!asked);

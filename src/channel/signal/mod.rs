@@ -334,12 +334,19 @@ impl Sender {
         self.begun = None;
         loop {
             let (word, count) = Word::data(&message[sent..]);
-            if self.put(word)? {
-                sent += count;
-                if sent == message.len() {
-                    return Ok(());
+            let refused = match self.put(word) {
+                Ok(true) => {
+                    sent += count;
+                    if sent == message.len() {
+                        return Ok(());
+                    }
+                    continue;
                 }
-            } else if let Err(error) = self.wait(patience, deadline) {
+                Ok(false) => self.wait(patience, deadline),
+                Err(error) => Err(error),
+            };
+            // However it failed: the receiver keeps what went before.
+            if let Err(error) = refused {
                 if sent > 0 {
                     self.begun = Some((message.to_vec(), sent));
                 }
