@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! `into_async` makes a [`Consumer`] or a [`Producer`] of any handle of a ring: [`spsc`](crate::spsc),
-//! [`mpmc`](crate::mpmc), and the [typed](crate::typed) ones. The other side need not know: it may be
+//! `into_async` makes a [`Consumer`] or a [`Producer`] of any handle of a ring: [`spsc`],
+//! [`mpmc`], and the [typed] ones. The other side need not know: it may be
 //! asynchronous or not, and in any process.
 //!
 //! # Cancelling
