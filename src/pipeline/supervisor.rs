@@ -449,10 +449,23 @@ impl Running {
                 .iter()
                 .all(|(link, side)| link.is_none_or(|link| link.survives(*side)));
         let jobs = place.jobs.unwrap_or(1);
-        let running: io::Result<Vec<Child>> = (0..jobs).map(|_| seat.start()).collect();
+        let mut running: Vec<Child> = Vec::new();
+        for _ in 0..jobs {
+            match seat.start() {
+                Ok(child) => running.push(child),
+                Err(error) => {
+                    // Not in anybody's hands yet.
+                    for child in &mut running {
+                        child.signal(process::SIGKILL);
+                        let _ = child.wait();
+                    }
+                    return Err(("execute", error));
+                }
+            }
+        }
         Ok((
             Work::Processes(Box::new(Processes {
-                running: running.map_err(|e| ("execute", e))?,
+                running,
                 seat: replaceable.then_some(seat),
                 restarts: pipeline.restarts,
                 replaced: Vec::new(),
