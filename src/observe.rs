@@ -17,6 +17,7 @@
 //! let seen = observer.snapshot()?;
 //! assert_eq!((seen.sent, seen.received, seen.waiting), (2, 1, 1));
 //! assert!(seen.participants.iter().all(|participant| participant.is_alive()));
+//! # ring.unlink()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -92,6 +92,7 @@ fn what_prometheus_reads_is_well_formed_and_right() {
         table.contains("producer") && table.contains("15 B"),
         "{table}"
     );
+    ring.unlink().unwrap();
 }
 
 #[test]
