@@ -5,7 +5,7 @@
 //! criterion is told how long its number of iterations would have taken. So neither the starting of
 //! processes nor criterion's own loop is ever part of a result.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -41,32 +41,25 @@ const CASES: [(&str, &str); 22] = [
     ("tcp", ""),
 ];
 
-/// The tool: as cargo built it if the feature `cli` is on, else built now, as `cargo ringway` has it.
-fn tool() -> &'static PathBuf {
-    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+/// The tool, built now if it is not yet: cargo names the path for every bench, but builds the tool
+/// before it only with the feature `cli`.
+fn tool() -> &'static Path {
+    static TOOL: OnceLock<&Path> = OnceLock::new();
     TOOL.get_or_init(|| {
-        if let Some(built) = option_env!("CARGO_BIN_EXE_ringway") {
-            return built.into();
-        }
-        let args = [
-            "build",
-            "--quiet",
-            "--release",
-            "--features=cli",
-            "--bin=ringway",
-        ];
+        let tool = Path::new(env!("CARGO_BIN_EXE_ringway"));
+        let release = tool.parent().expect("a directory of release builds");
+        let target = release.parent().expect("a directory of all builds");
         let built = Command::new(env!("CARGO"))
-            .args(args)
+            .args(["build", "--quiet", "--release", "--features=cli"])
+            .args(["--bin=ringway", "--target-dir"])
+            .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         assert!(
             built.is_ok_and(|status| status.success()),
             "the tool does not build"
         );
-        // This program is in `release/deps`, the tool one above.
-        let here = std::env::current_exe().expect("the path of this program");
-        let release = here.parent().and_then(|deps| deps.parent());
-        release.expect("a directory above `deps`").join("ringway")
+        tool
     })
 }
 
