@@ -71,16 +71,38 @@ pub(crate) fn thread() -> u32 {
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
-/// Blocks every signal in this thread, which is then never interrupted by the program's handlers,
-/// and gives the descriptor from which the thread reads the signals sent to it. Only this thread
-/// may read it.
-pub(crate) fn receiving_thread() -> io::Result<OwnedFd> {
-    // SAFETY: all-zero signal sets are valid places for sigfillset and sigemptyset to write to;
-    // pthread_sigmask and signalfd read them.
-    let fd = unsafe {
+/// The signals that a thread lets through, put back when this is dropped.
+struct Mask(libc::sigset_t);
+
+impl Drop for Mask {
+    fn drop(&mut self) {
+        // SAFETY: pthread_sigmask reads the set, which it has itself filled in.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, core::ptr::null_mut()) };
+    }
+}
+
+/// Runs `f` with every signal blocked in this thread. A thread that `f` begins has them blocked from
+/// its first instruction on, and for good: it is never interrupted by the program's handlers, and a
+/// signal that is sent to it waits to be read, however early it comes.
+pub(crate) fn blocked<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: all-zero signal sets are valid places for sigfillset and pthread_sigmask to write to;
+    // the latter reads the first.
+    let _mask = unsafe {
         let mut all: libc::sigset_t = core::mem::zeroed();
+        let mut before: libc::sigset_t = core::mem::zeroed();
         libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, core::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        Mask(before)
+    };
+    f()
+}
+
+/// A descriptor from which a thread reads the signals that were sent to it and that it blocks:
+/// whoever reads gets its own, whoever made the descriptor.
+pub(crate) fn descriptor() -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero signal set is a valid place for sigemptyset to write to; sigaddset reads and
+    // writes it, signalfd reads it.
+    let fd = unsafe {
         let mut ours: libc::sigset_t = core::mem::zeroed();
         libc::sigemptyset(&mut ours);
         libc::sigaddset(&mut ours, number());

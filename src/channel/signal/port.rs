@@ -56,24 +56,23 @@ impl Port {
         let shared = Arc::new(Shared::default());
         let (stopped, stop) = os::pipe::pipe()?;
         let watched = peer.map(|peer| (peer, Pidfd::open(peer).ok()));
+        let signals = rtsignal::descriptor()?;
         let (ready, started) = mpsc::channel();
         let theirs = shared.clone();
-        let handle = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(comm.into())
-            .stack_size(256 << 10)
-            .spawn(move || {
-                let signals = rtsignal::receiving_thread();
-                match signals {
-                    Ok(signals) => {
-                        let _ = ready.send(Ok(rtsignal::thread()));
-                        serve(&theirs, &signals, &stopped, watched.into_iter().collect());
-                    }
-                    Err(error) => drop(ready.send(Err(error))),
-                }
-            })?;
+            .stack_size(256 << 10);
+        // The thread can be found by its name, and be sent signals, before it runs a line of ours: it
+        // must not be born with any signal unblocked.
+        let handle = rtsignal::blocked(|| {
+            thread.spawn(move || {
+                let _ = ready.send(rtsignal::thread());
+                serve(&theirs, &signals, &stopped, watched.into_iter().collect());
+            })
+        })?;
         let thread = started
             .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("the signal thread ended")))?;
+            .map_err(|_| io::Error::other("the signal thread ended"))?;
         Ok(Port {
             shared,
             thread,
@@ -175,5 +174,47 @@ fn serve(
         events.extend(dead.into_iter().map(Event::Dead));
         drop(events);
         shared.arrived.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// What the kernel says of every thread of that name: the signals that it blocks.
+    fn masks(comm: &str) -> Vec<u64> {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks
+            .filter_map(|task| {
+                let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+                let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+                // One that has ended is shown with nothing blocked, and as a thread of none.
+                let found = field("Name:\t")? == comm && field("Threads:\t")? != "0";
+                found.then(|| u64::from_str_radix(field("SigBlk:\t").unwrap(), 16).unwrap())
+            })
+            .collect()
+    }
+
+    /// Whoever finds the name may send a signal at once, which would end the process.
+    #[test]
+    fn a_thread_that_has_its_name_has_its_signals_blocked() {
+        let comm = "rw:born-blocked";
+        let done = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(Port::open(comm, None).unwrap());
+                }
+            });
+            let mut masks = std::iter::repeat_with(|| masks(comm)).flatten();
+            let seen: Vec<_> = masks.by_ref().take(1000).collect();
+            done.store(true, Ordering::Relaxed);
+            seen
+        });
+        let bit = 1 << (rtsignal::number() - 1);
+        let naked = seen.iter().filter(|mask| **mask & bit == 0).count();
+        assert_eq!(naked, 0, "of {}", seen.len());
     }
 }
