@@ -106,6 +106,11 @@ fn anybody(fd: BorrowedFd<'_>) -> bool {
         .any(|side| attended(fd, *side).unwrap_or(true))
 }
 
+/// The bits of an inode with `mode` that may be opened as `permissions` says.
+pub(crate) fn permitting(mode: u32, permissions: u32) -> u32 {
+    mode & !PERMISSIONS | permissions & PERMISSIONS
+}
+
 /// Notes that somebody has come to `side`, and sets the permissions if it made the inode. Where
 /// nobody else sits and `empty` says so, what is known of former peers is forgotten: a crash leaves
 /// nothing that a new pair would trip over. False when the inode's name is being removed: whoever
@@ -125,7 +130,7 @@ pub(crate) fn come(
         mode &= !(side.other().came() | side.other().left());
     }
     if let Some(permissions) = made {
-        mode = mode & !PERMISSIONS | permissions & PERMISSIONS;
+        mode = permitting(mode, permissions);
     }
     // Not the owner: the bits stay, and the locks must do.
     let _ = inode::set_mode(fd, (mode | side.came()) & !side.left());
@@ -170,7 +175,6 @@ pub(crate) fn leave_and_remove(
 /// Runs `remove`, which removes the name and says whether it did, if nobody sits on either side and
 /// `empty` says so: for one who never sat there. Whether the name is gone. Whoever comes meanwhile sees
 /// that it is going, and makes it anew.
-#[cfg(feature = "cli")]
 pub(crate) fn remove_if_unattended(
     fd: BorrowedFd<'_>,
     empty: impl FnOnce() -> bool,
@@ -191,6 +195,24 @@ pub(crate) fn remove_if_unattended(
         let _ = inode::set_mode(fd, mode & !GOING);
     }
     removed
+}
+
+/// How often one who comes looks again, a millisecond apart, at a name that is just being removed, and how
+/// often before it takes a hand.
+pub(crate) const GOING_MOST: u32 = 1000;
+pub(crate) const GOING_PATIENCE: u32 = 50;
+
+/// Runs `remove`, which removes the name, if one who was to remove it was killed after it had said so.
+/// Nobody attends such an inode, or ever will: whoever comes sees the mark and turns away. `remove` makes
+/// sure that the name is still that of this inode; as every other one who removes has the guard, too, it
+/// stays so until it is done.
+pub(crate) fn finish_removal(fd: BorrowedFd<'_>, remove: impl FnOnce()) {
+    let Some(_guard) = inode::guard(fd) else {
+        return;
+    };
+    if inode::mode(fd).is_ok_and(|mode| mode & GOING != 0) {
+        remove();
+    }
 }
 
 /// What is known of `side` once nobody is there any more.

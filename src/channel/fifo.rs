@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use super::attendance::{self, Side};
 use super::{Capabilities, Patience, pipe};
-use crate::os;
+use crate::os::{self, inode};
 use crate::selector::sealed::Source;
 use crate::{Error, RecvError, SendError};
 
@@ -64,39 +64,112 @@ fn not_ours(path: &Path, why: &str) -> Error {
     }
 }
 
+/// Runs `f` while no receiver comes to a FIFO in the directory of `path`, and nobody takes one away that
+/// nobody has open. For the latter the FIFO itself cannot be locked: who opens it is somebody's peer.
+/// `f` is told whether it can rely on that (the directory may be one that this user cannot read).
+fn in_directory<T>(path: &Path, f: impl FnOnce(bool) -> T) -> T {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = std::fs::File::open(directory).ok();
+    let guard = directory.as_ref().and_then(|it| inode::guard(it.as_fd()));
+    f(guard.is_some())
+}
+
+/// Removes the path, if it is still that of this FIFO. The caller has the inode's guard.
+fn unlink(fd: BorrowedFd<'_>, path: &Path) {
+    if inode::is_at(fd, path) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// Opens one end of the FIFO at `path`; with a config, makes it first where it is missing.
 /// `Ok(None)`: the writing end cannot be opened because there is no reader.
 fn open(path: &Path, side: Side, config: Option<&Config>) -> Result<Option<OwnedFd>, Error> {
+    let mut made = None;
+    for attempt in 0..attendance::GOING_MOST {
+        let tried = match side {
+            Side::Sending => try_open(path, side, config, &mut made)?,
+            Side::Receiving => in_directory(path, |_| try_open(path, side, config, &mut made))?,
+        };
+        match tried {
+            Tried::Opened(fd) => return Ok(Some(fd)),
+            Tried::NoReader => return Ok(None),
+            Tried::Made => {}
+            // The last one to leave is about to remove the path; or it was killed just before.
+            Tried::Going(fd) => {
+                if attempt > attendance::GOING_PATIENCE {
+                    attendance::finish_removal(fd.as_fd(), || unlink(fd.as_fd(), path));
+                }
+                drop(fd);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    let source = std::io::ErrorKind::TimedOut.into();
+    Err(Error::os("open", path.display().to_string(), source))
+}
+
+enum Tried {
+    Opened(OwnedFd),
+    NoReader,
+    /// There was none, and now there is.
+    Made,
+    /// It is not one to stay with.
+    Going(OwnedFd),
+}
+
+fn try_open(
+    path: &Path,
+    side: Side,
+    config: Option<&Config>,
+    made: &mut Option<u32>,
+) -> Result<Tried, Error> {
     let writable = side == Side::Sending;
     let name = || path.display().to_string();
-    let mut made = None;
-    for attempt in 0.. {
-        let fd = match os::pipe::open(path, writable, false) {
-            Ok(fd) => fd,
-            Err(error) => match (error.raw_os_error(), config) {
-                (Some(os::ENXIO), _) => return Ok(None),
-                (Some(os::ELOOP), _) => return Err(not_ours(path, "it is a symbolic link")),
-                (Some(os::ENOENT), None) => {
-                    return Err(Error::NotFound {
-                        what: "FIFO",
-                        name: name(),
-                    });
-                }
-                (Some(os::ENOENT), Some(config)) => {
-                    match os::pipe::mkfifo(path) {
-                        Ok(()) => made = Some(config.mode),
-                        Err(error) if error.raw_os_error() == Some(os::EEXIST) => {}
-                        Err(error) => return Err(Error::os("mkfifo", name(), error)),
+    let fd = match os::pipe::open(path, writable, false) {
+        Ok(fd) => fd,
+        Err(error) => match (error.raw_os_error(), config) {
+            (Some(os::ENXIO), _) => {
+                // Nobody is there to open it with, so that what would be noted on coming is noted now.
+                if let Some(mode) = made.take() {
+                    let permitting = |now| attendance::permitting(now, mode);
+                    match os::pipe::change_mode(path, permitting) {
+                        Err(error) if error.raw_os_error() != Some(os::ENOENT) => {
+                            return Err(Error::os("chmod", name(), error));
+                        }
+                        // Another sender came, found nobody, and took it away: it is made anew.
+                        _ => {}
                     }
-                    continue;
                 }
-                _ => return Err(Error::os("open", name(), error)),
-            },
-        };
-        if !matches!(os::pipe::modes(fd.as_fd()), Ok(Some(_))) {
-            return Err(not_ours(path, "it is another kind of file"));
-        }
-        let failed = |error| Error::os("fcntl", name(), error);
+                return Ok(Tried::NoReader);
+            }
+            (Some(os::ELOOP), _) => return Err(not_ours(path, "it is a symbolic link")),
+            (Some(os::ENOENT), None) => {
+                return Err(Error::NotFound {
+                    what: "FIFO",
+                    name: name(),
+                });
+            }
+            (Some(os::ENOENT), Some(config)) => {
+                match os::pipe::mkfifo(path) {
+                    Ok(()) => *made = Some(config.mode),
+                    Err(error) if error.raw_os_error() == Some(os::EEXIST) => {}
+                    Err(error) => return Err(Error::os("mkfifo", name(), error)),
+                }
+                return Ok(Tried::Made);
+            }
+            _ => return Err(Error::os("open", name(), error)),
+        },
+    };
+    if !matches!(os::pipe::modes(fd.as_fd()), Ok(Some(_))) {
+        return Err(not_ours(path, "it is another kind of file"));
+    }
+    let failed = |error| Error::os("fcntl", name(), error);
+    let seated = {
+        // Of two receivers that come at once, the second sees that the first sits.
+        let _guard = (side == Side::Receiving).then(|| inode::guard(fd.as_fd()));
         if side == Side::Receiving && attendance::attended(fd.as_fd(), side).map_err(failed)? {
             return Err(Error::RoleTaken {
                 name: name(),
@@ -104,33 +177,24 @@ fn open(path: &Path, side: Side, config: Option<&Config>) -> Result<Option<Owned
                 pid: 0,
             });
         }
-        if !attendance::sit(fd.as_fd(), side, writable).map_err(failed)? {
-            return Err(Error::TooManyParticipants {
-                name: name(),
-                max: 1024,
-            });
-        }
-        if attendance::come(fd.as_fd(), side, made, || true).map_err(failed)?
-            && os::inode::is_at(fd.as_fd(), path)
-        {
-            return Ok(Some(fd));
-        }
-        // The last one to leave is about to remove the path; or it was killed just before.
-        if attempt > 50 && os::inode::is_at(fd.as_fd(), path) {
-            let _ = std::fs::remove_file(path);
-        }
-        std::thread::sleep(Duration::from_millis(1));
+        attendance::sit(fd.as_fd(), side, writable).map_err(failed)?
+    };
+    if !seated {
+        return Err(Error::TooManyParticipants {
+            name: name(),
+            max: 1024,
+        });
     }
-    unreachable!("the loop has no end")
+    if attendance::come(fd.as_fd(), side, *made, || true).map_err(failed)?
+        && inode::is_at(fd.as_fd(), path)
+    {
+        return Ok(Tried::Opened(fd));
+    }
+    Ok(Tried::Going(fd))
 }
 
 fn leave(path: &Path, fd: BorrowedFd<'_>, side: Side) {
-    let remove = || {
-        if os::inode::is_at(fd, path) {
-            let _ = std::fs::remove_file(path);
-        }
-    };
-    attendance::leave_and_remove(fd, side, || true, remove);
+    attendance::leave_and_remove(fd, side, || true, || unlink(fd, path));
 }
 
 /// The sending end of a FIFO.
@@ -246,13 +310,17 @@ impl super::Sender for Sender {
             }
             End::Alone => {
                 // Nobody to tell. If a receiver came meanwhile, it learns that this sender has
-                // left; otherwise the path goes with the last one that waited at it.
-                match open(&self.path, Side::Sending, None) {
-                    Ok(Some(fd)) => leave(&self.path, fd.as_fd(), Side::Sending),
-                    Ok(None) => {
-                        let _ = std::fs::remove_file(&self.path);
+                // left; otherwise the path goes, and who else waits at it makes it anew.
+                let path = &self.path;
+                let came = in_directory(path, |alone| {
+                    let tried = try_open(path, Side::Sending, None, &mut None);
+                    if matches!(tried, Ok(Tried::NoReader)) && alone && os::pipe::is_fifo(path) {
+                        let _ = std::fs::remove_file(path);
                     }
-                    Err(_) => {}
+                    tried
+                });
+                if let Ok(Tried::Opened(fd)) = came {
+                    leave(path, fd.as_fd(), Side::Sending);
                 }
             }
             End::Closed => {}

@@ -86,6 +86,28 @@ pub(crate) fn open(path: &Path, writable: bool, follow: bool) -> io::Result<Owne
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Whether there is a FIFO at `path` itself, not where a symbolic link there leads to.
+pub(crate) fn is_fifo(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_fifo())
+}
+
+/// Changes the mode bits of the FIFO at `path` without opening it: who opens a FIFO is somebody's peer.
+pub(crate) fn change_mode(path: &Path, change: impl FnOnce(u32) -> u32) -> io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+    let place = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
+    let there = place.metadata()?;
+    if !there.file_type().is_fifo() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mode = change(there.permissions().mode() & 0o7777);
+    let place = format!("/proc/self/fd/{}", place.as_raw_fd());
+    std::fs::set_permissions(place, std::fs::Permissions::from_mode(mode))
+}
+
 /// Makes a FIFO at `path`, for its owner only. Fails with `EEXIST`.
 pub(crate) fn mkfifo(path: &Path) -> io::Result<()> {
     let path = c_path(path)?;

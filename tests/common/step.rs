@@ -125,6 +125,17 @@ impl Stepped {
         }
     }
 
+    /// Runs to the beginning or end of the next system call; whether that is the beginning of one of `calls`.
+    pub fn next_call_is<const N: usize>(&mut self, calls: [i64; N]) -> bool {
+        self.next_call();
+        // SAFETY: registers are integers.
+        let mut r: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: the process is stopped and ours; `r` is writable.
+        unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut r) };
+        // At the beginning of a call the kernel has it fail, until it is done.
+        r.rax as i64 == i64::from(-libc::ENOSYS) && calls.contains(&(r.orig_rax as i64))
+    }
+
     /// Runs to the next [`here`]. `fail` is asked at the beginning of each system call (its number and
     /// arguments), and may have it fail with an errno instead of being made. (`close` is made all the same:
     /// on Linux it always closes.)
