@@ -532,21 +532,22 @@ impl super::Receiver for Receiver {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        let here = self.user.is_here();
-        if here {
-            // Those who are still waiting to be let in are told as well.
+        if !self.user.is_here() {
+            self.connections.clear();
+            self.listener = None;
+            return;
+        }
+        if let Some((listener, path)) = &self.listener {
+            // While it listens nobody else takes the path. Then nobody finds it, and then nobody gets in;
+            // those who did and still wait are told as well.
+            let _ = std::fs::remove_file(path);
+            os::socket::stop_listening(listener.as_fd());
             let _ = self.accept();
         }
         for connection in self.connections.drain(..) {
-            if here {
-                farewell(connection.fd.as_fd());
-            }
+            farewell(connection.fd.as_fd());
         }
-        if let Some((_, path)) = self.listener.take()
-            && here
-        {
-            let _ = std::fs::remove_file(path);
-        }
+        self.listener = None;
     }
 
     fn awaited(&mut self) -> Source<'_> {

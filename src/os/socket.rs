@@ -71,6 +71,12 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Lets nobody connect any more; those who wait to be accepted still can be, and then `EINVAL` is said.
+pub(crate) fn stop_listening(listener: BorrowedFd<'_>) {
+    // SAFETY: shutdown takes two integers.
+    unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RD) };
+}
+
 /// Takes the next connection, if one is waiting.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
