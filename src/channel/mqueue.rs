@@ -98,6 +98,13 @@ fn slashed(name: &str) -> String {
     }
 }
 
+/// Removes the name, if it is still that of this queue. The caller has the inode's guard.
+fn unlink(fd: BorrowedFd<'_>, name: &str) {
+    if os::mqueue::is_at(fd, name) {
+        let _ = os::mqueue::unlink(name);
+    }
+}
+
 fn refused(name: &str, config: &Config, error: std::io::Error) -> Error {
     let no_room = |needed: String, remedy: &str| Error::NoRoom {
         name: name.into(),
@@ -152,7 +159,7 @@ impl End {
         let name = slashed(name);
         let usual = Config::default();
         let fail = |error| refused(&name, config.unwrap_or(&usual), error);
-        for attempt in 0.. {
+        for attempt in 0..attendance::GOING_MOST {
             let mut made = None;
             let fd = match (os::mqueue::open(&name), config) {
                 (Ok(fd), _) => fd,
@@ -184,12 +191,16 @@ impl End {
                 });
             }
             // The last one to leave is about to remove the name; or it was killed just before.
-            if attempt > 50 {
-                let _ = os::mqueue::unlink(&name);
+            if attempt > attendance::GOING_PATIENCE {
+                attendance::finish_removal(fd.as_fd(), || unlink(fd.as_fd(), &name));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        unreachable!("the loop has no end")
+        Err(Error::Os {
+            op: "mq_open",
+            name,
+            source: std::io::ErrorKind::TimedOut.into(),
+        })
     }
 
     fn peer(&mut self, fd: BorrowedFd<'_>) -> Peer {
@@ -204,9 +215,7 @@ impl End {
         if token.is_here() {
             let fd = token.as_fd();
             let empty = || os::mqueue::geometry(fd).is_ok_and(|queue| queue.waiting == 0);
-            attendance::leave_and_remove(fd, self.side, empty, || {
-                let _ = os::mqueue::unlink(&self.name);
-            });
+            attendance::leave_and_remove(fd, self.side, empty, || unlink(fd, &self.name));
         }
     }
 
@@ -229,6 +238,25 @@ impl Drop for End {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Takes the queue `name`, and what waits in it, away if nobody attends it. False when somebody does.
+pub(crate) fn remove_if_abandoned(name: &str) -> Result<bool, Error> {
+    let name = slashed(name);
+    let queue = match os::mqueue::open(&name) {
+        Ok(queue) => queue,
+        Err(error) if error.raw_os_error() == Some(os::ENOENT) => return Ok(true),
+        Err(error) => return Err(Error::os("mq_open", name, error)),
+    };
+    let fd = queue.as_fd();
+    Ok(attendance::remove_if_unattended(
+        fd,
+        || true,
+        || {
+            unlink(fd, &name);
+            true
+        },
+    ))
 }
 
 /// The sending end of a message queue.

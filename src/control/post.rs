@@ -192,11 +192,7 @@ fn check_fifo(fd: BorrowedFd<'_>, address: &str) -> Result<(), Error> {
 
 fn queue(address: &str) -> Result<OwnedFd, Refusal> {
     let failed = |op| move |error| Refusal::Failed(Error::os(op, address, error));
-    // Whether the name is that of this very queue.
-    let names = |fd: &OwnedFd| match (os::mqueue::open(address), inode::identity(fd.as_fd())) {
-        (Ok(now), Ok(ours)) => inode::identity(now.as_fd()).is_ok_and(|now| now == ours),
-        _ => false,
-    };
+    let names = |fd: &OwnedFd| os::mqueue::is_at(fd.as_fd(), address);
     loop {
         match os::mqueue::create(address, 10, LINE) {
             Ok(fd) => {

@@ -3,9 +3,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use super::{check, retry};
+use super::{check, inode, retry};
 
 /// One more than the highest priority.
 pub(crate) const PRIORITIES: u32 = 32768;
@@ -58,6 +58,14 @@ pub(crate) fn unlink(name: &str) -> io::Result<()> {
     let name = c_name(name)?;
     // SAFETY: `name` is NUL-terminated.
     check(unsafe { libc::mq_unlink(name.as_ptr()).into() }).map(drop)
+}
+
+/// Whether the name is that of this very queue.
+pub(crate) fn is_at(queue: BorrowedFd<'_>, name: &str) -> bool {
+    match (open(name), inode::identity(queue)) {
+        (Ok(there), Ok(ours)) => inode::identity(there.as_fd()).is_ok_and(|there| there == ours),
+        _ => false,
+    }
 }
 
 /// What the queue holds.

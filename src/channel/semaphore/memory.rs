@@ -251,9 +251,17 @@ impl Memory {
             }
         }
         if making {
-            // SYNC: the semaphores are made before anybody who sees READY uses them.
-            header.state.store(READY, Ordering::Release);
+            // SYNC: the semaphores are made before anybody who sees READY uses them. An exchange, as
+            // somebody may have found the buffer abandoned and marked it as going just before.
+            let (new, made) = (Ordering::Release, Ordering::Relaxed);
+            let made = header.state.compare_exchange(NEW, READY, new, made);
             inode::unlock(self.fd(), MAKING)?;
+            if made.is_err() {
+                for name in names.iter().flatten() {
+                    let _ = Named::unlink(name);
+                }
+                return Ok(None);
+            }
         }
         let which = |index: usize| open.get(index).map_or(inside[index], Named::semaphore);
         self.semaphores = Some(Semaphores {

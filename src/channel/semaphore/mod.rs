@@ -31,6 +31,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::attendance::{GOING_MOST, GOING_PATIENCE};
 use super::{Boundaries, Capabilities, Notice, Patience};
 use crate::os::clock::Deadline;
 use crate::os::named_semaphore::Named;
@@ -39,11 +40,11 @@ use crate::primitive::Ordering;
 use crate::{Error, RecvError, SendError};
 
 mod memory;
-#[cfg(feature = "cli")]
 mod outside;
 
 #[cfg(feature = "cli")]
-pub(crate) use outside::{Abandoned, look, remove_if_abandoned};
+pub(crate) use outside::{Abandoned, look};
+pub(crate) use outside::{remove_abandoned, remove_if_abandoned};
 
 use memory::{GOING, HEADER, LEAST, Memory, SEATS};
 
@@ -51,8 +52,6 @@ use memory::{GOING, HEADER, LEAST, Memory, SEATS};
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a message's length.
 const PREFIX: usize = 4;
-/// How often one who comes looks again, a millisecond apart, at a buffer that is just being removed.
-const GOING_MOST: u32 = 1000;
 /// Positions from here on are no honest ones.
 const POSITION_MAX: u64 = 1 << 62;
 /// Somebody has been there; the last one to go left.
@@ -224,13 +223,9 @@ impl End {
                 return Ok(end);
             }
             // The last one to leave is about to remove the name; or it was killed just before.
-            if let Some(memory) = end.memory.take()
-                && attempt > 50
-                && !memory.attended(SENDING)
-                && !memory.attended(RECEIVING)
-                && os::inode::is_at(memory.fd(), &path)
-            {
-                let _ = std::fs::remove_file(&path);
+            end.memory = None;
+            if attempt > GOING_PATIENCE {
+                let _ = remove_if_abandoned(&path, name, true);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -311,15 +306,7 @@ impl End {
             && last
             && empty
         {
-            header.state.store(GOING, Ordering::Release);
-            if memory.is_named() {
-                for name in memory::names(name) {
-                    let _ = Named::unlink(&name);
-                }
-            }
-            if os::inode::is_at(memory.fd(), path) {
-                let _ = std::fs::remove_file(path);
-            }
+            let _ = outside::remove(&memory, path, name);
         }
         memory.wake(ITEMS);
         memory.wake(ROOM);

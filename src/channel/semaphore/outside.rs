@@ -4,11 +4,13 @@ use std::io;
 use std::path::Path;
 
 use super::memory::{self, Memory};
-use super::{GOING, Named, RECEIVING, SENDING};
+use super::{GOING, Named, RECEIVING, SENDING, path_of};
+use crate::Error;
 use crate::os::{self, shm};
 use crate::primitive::Ordering;
 
 /// What a look at a buffer shows.
+#[cfg(feature = "cli")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     /// Whether anybody attends on either side.
@@ -33,21 +35,51 @@ fn open(path: &Path) -> io::Result<Memory> {
     })
 }
 
-fn seen(memory: &Memory) -> Look {
+fn is_attended(memory: &Memory) -> bool {
+    memory.attended(SENDING) || memory.attended(RECEIVING)
+}
+
+fn used(memory: &Memory) -> u64 {
     let header = memory.header();
     let head = header.head.load(Ordering::Relaxed);
     let tail = header.tail.load(Ordering::Relaxed);
-    let capacity = memory.capacity() as u64;
-    Look {
-        attended: memory.attended(SENDING) || memory.attended(RECEIVING),
-        used: tail.wrapping_sub(head).min(capacity),
-        capacity,
-    }
+    tail.wrapping_sub(head).min(memory.capacity() as u64)
 }
 
 /// Looks at the buffer at `path`.
+#[cfg(feature = "cli")]
 pub(crate) fn look(path: &Path) -> io::Result<Look> {
-    open(path).map(|memory| seen(&memory))
+    open(path).map(|memory| Look {
+        attended: is_attended(&memory),
+        used: used(&memory),
+        capacity: memory.capacity() as u64,
+    })
+}
+
+/// Takes the name away, if it is still that of this buffer; and before it, so that they do not outlive it,
+/// those of the semaphores. The caller has the inode's guard and knows that nobody attends: whoever comes
+/// takes the guard next, and sees GOING.
+pub(super) fn remove(memory: &Memory, path: &Path, name: &str) -> io::Result<()> {
+    memory.header().state.store(GOING, Ordering::Release);
+    if !os::inode::is_at(memory.fd(), path) {
+        return Ok(());
+    }
+    if memory.is_named() {
+        for name in memory::names(name) {
+            let _ = Named::unlink(&name);
+        }
+    }
+    std::fs::remove_file(path)
+}
+
+/// Takes the buffer `name`, and what waits in it, away if nobody attends it. False when somebody does.
+pub(crate) fn remove_abandoned(name: &str) -> Result<bool, Error> {
+    let path = path_of(name)?;
+    match remove_if_abandoned(&path, name.trim_start_matches('/'), true) {
+        Ok(what) => Ok(what == Abandoned::Removed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::os("unlink", name, error)),
+    }
 }
 
 /// Takes the buffer `name` at `path` away if nobody attends it; with what is in it only if `undelivered`
@@ -61,21 +93,12 @@ pub(crate) fn remove_if_abandoned(
     let Some(_guard) = os::inode::guard(memory.fd()) else {
         return Ok(Abandoned::InUse);
     };
-    let look = seen(&memory);
-    if look.attended {
+    if is_attended(&memory) {
         return Ok(Abandoned::InUse);
     }
-    if look.used > 0 && !undelivered {
+    if used(&memory) > 0 && !undelivered {
         return Ok(Abandoned::Undelivered);
     }
-    memory.header().state.store(GOING, Ordering::Release);
-    if memory.is_named() {
-        for name in memory::names(name) {
-            let _ = Named::unlink(&name);
-        }
-    }
-    if os::inode::is_at(memory.fd(), path) {
-        std::fs::remove_file(path)?;
-    }
+    remove(&memory, path, name)?;
     Ok(Abandoned::Removed)
 }

@@ -106,7 +106,8 @@ fn queue(thing: &Thing, undelivered: bool) -> Result<Outcome, Error> {
     };
     let empty =
         || undelivered || os::mqueue::geometry(queue.as_fd()).is_ok_and(|queue| queue.waiting == 0);
-    let unlink = || os::mqueue::unlink(&thing.path).is_ok();
+    let unlink =
+        || os::mqueue::is_at(queue.as_fd(), &thing.path) && os::mqueue::unlink(&thing.path).is_ok();
     if attendance::remove_if_unattended(queue.as_fd(), empty, unlink) {
         outcome = Outcome::Removed;
     }
@@ -134,7 +135,9 @@ fn post(thing: &Thing, path: &Path) -> Result<Outcome, Error> {
         if !inode::lock(queue.as_fd(), 0, true).map_err(fail("fcntl"))? {
             return Ok(Outcome::InUse);
         }
-        os::mqueue::unlink(&thing.path).map_err(fail("mq_unlink"))?;
+        if os::mqueue::is_at(queue.as_fd(), &thing.path) {
+            os::mqueue::unlink(&thing.path).map_err(fail("mq_unlink"))?;
+        }
         return Ok(Outcome::Removed);
     }
     let fd = os::pipe::open(path, false, false).map_err(fail("open"))?;
