@@ -214,6 +214,46 @@ fn what_cannot_be_used_is_refused_in_one_line_and_nothing_is_started() {
 }
 
 #[test]
+fn a_channel_that_others_use_is_refused_and_robbed_of_nothing() {
+    let _dog = watchdog(60);
+    for mechanism in [
+        "mq:{}",
+        "sem:{}",
+        "fifo:/tmp/{}",
+        "unix:/tmp/{}",
+        "signal:{}",
+    ] {
+        let name = name("others");
+        let via = mechanism.replace("{}", &name);
+        let link = format!("{via}.1");
+        let endpoint: ringway::Endpoint = link.parse().unwrap();
+        let keeps = mechanism.starts_with("mq") || mechanism.starts_with("sem");
+        // Where messages wait for their receiver, a sender alone is a user, too.
+        let mut rx = (!keeps).then(|| endpoint.receiver().unwrap());
+        let mut tx = endpoint.sender().unwrap();
+        for message in [b"one", b"two"] {
+            tx.send(message).unwrap();
+        }
+        let out = run(&[&via], &["ringway gen --count 10", "ringway sink"]);
+        assert_eq!(out.status.code(), Some(126), "{out:?}");
+        let said = text(&out.stderr);
+        assert!(
+            said.contains(&link) && said.contains("choose another name"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        tx.send(b"three").unwrap();
+        let rx = rx.get_or_insert_with(|| endpoint.receiver().unwrap());
+        let mut message = Vec::new();
+        for expected in [&b"one"[..], b"two", b"three"] {
+            rx.recv(&mut message).unwrap();
+            assert_eq!(message, expected, "{via}");
+        }
+    }
+    assert_nothing_left(&name("others"));
+}
+
+#[test]
 fn a_killed_stage_is_replaced_behind_a_ring_with_a_name_and_nowhere_else() {
     let _dog = watchdog(60);
     for (mechanism, replaced) in [

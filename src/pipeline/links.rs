@@ -3,8 +3,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use crate::channel::{Capabilities, Receiver};
+use crate::channel::{self, Capabilities};
 use crate::endpoint::{Endpoint, Mechanism};
+use crate::mapping::{self, Place};
 use crate::os::process;
 use crate::stage::Joint;
 use crate::{Error, mpmc, spsc};
@@ -86,24 +87,40 @@ impl Channel {
             channel.pipe = Some(ends);
             check(&crate::channel::pipe::capabilities("pipe", ""), several)?;
         } else {
-            // Opened once, to see that it can be had, to learn what it can do, and for what a crash
-            // may have left in it: that is none of this pipeline's.
-            let capabilities = channel.sweep()?;
+            // What a crash may have left in it is none of this pipeline's; nor is what others use.
+            if !channel.clear()? {
+                return Err(Error::AlreadyExists {
+                    what: "channel",
+                    name: endpoint.to_string(),
+                });
+            }
+            // Opened once, to see that it can be had, and to learn what it can do.
+            let capabilities = channel.endpoints[1].receiver()?.capabilities();
             check(&capabilities, several)?;
         }
         Ok(channel)
     }
 
-    /// Takes what is left in the channel, so that its name goes.
-    fn sweep(&self) -> Result<Capabilities, Error> {
-        let mut rx = self.endpoints[1].receiver()?;
-        let mut message = Vec::new();
-        for _ in 0..LEFT_OVER {
-            if rx.try_recv(&mut message).is_err() {
-                break;
+    /// Takes away the channel that has the name, with all that waits in it, if nobody attends it. False when
+    /// somebody does.
+    fn clear(&self) -> Result<bool, Error> {
+        let endpoint = &self.endpoints[1];
+        match endpoint.mechanism() {
+            Mechanism::Mq => channel::mqueue::remove_if_abandoned(endpoint.name()),
+            Mechanism::Sem => channel::semaphore::remove_abandoned(endpoint.name()),
+            Mechanism::Broadcast => {
+                if let Place::Path(path) = Place::of(endpoint.name())? {
+                    mapping::remove_if_abandoned(endpoint.name(), &path, || false)?;
+                }
+                Ok(true) // subscribers may be waiting for what the pipeline will say
             }
+            // In the others nothing waits while nobody has them open, and the last one to leave takes the
+            // name away.
+            _ => match endpoint.receiver() {
+                Err(Error::RoleTaken { .. }) => Ok(false),
+                opened => opened.map(|_| true),
+            },
         }
-        Ok(rx.capabilities())
     }
 }
 
@@ -111,13 +128,10 @@ impl Drop for Channel {
     fn drop(&mut self) {
         // Its stages have removed the name, unless they were killed.
         if self.endpoints[0].mechanism() != Mechanism::Pipe {
-            let _ = self.sweep();
+            let _ = self.clear();
         }
     }
 }
-
-/// How many messages at most are looked for that somebody may have left in a channel.
-const LEFT_OVER: u32 = 1 << 20;
 
 /// Refuses a mechanism that has not the room for so many.
 fn check(can: &Capabilities, several: (bool, bool)) -> Result<(), Error> {
