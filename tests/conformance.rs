@@ -37,7 +37,7 @@ enum Setup {
     SocketPair,
 }
 
-const MECHANISMS: &[(&str, Setup)] = &[
+const MECHANISMS: [(&str, Setup); 15] = [
     ("ring", Setup::Named("ring:{}")),
     ("mpmc", Setup::Named("mpmc:{}?slots=64&slot=256")),
     ("bcast", Setup::Named("bcast:{}")),
@@ -98,7 +98,13 @@ fn every_mechanism_conforms() {
     }
     // One row at a time, to look into a failure.
     let only = std::env::var("RINGWAY_CONFORMANCE").unwrap_or_default();
-    for (mechanism, setup) in MECHANISMS.iter().filter(|(name, _)| name.contains(&only)) {
+    let rows = MECHANISMS.iter().filter(|(name, _)| name.contains(&only));
+    assert!(
+        rows.clone().count() > 0,
+        "RINGWAY_CONFORMANCE={only}: no such row; there are {:?}",
+        MECHANISMS.map(|(name, _)| name)
+    );
+    for (mechanism, setup) in rows {
         table.push_str(&format!("\n{mechanism:<16}"));
         for (property, check) in PROPERTIES {
             // So that a hang, too, says where it is.

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Random, Reaped, child, task, until, watchdog};
+use common::{Random, Reaped, child, root_for, task, until, watchdog};
 use ringway::Error;
 use ringway::channel::Patience;
 use ringway::control::{Client, Command, Over, RequestError, Server};
@@ -215,8 +215,8 @@ fn a_client_killed_while_it_waits_costs_nobody_anything() {
 #[test]
 fn another_user_is_refused() {
     let _dog = watchdog(60);
-    if !nix_root() {
-        return; // one user cannot become another
+    if !root_for("to be another user") {
+        return;
     }
     for over in [Over::Fifo, Over::Queue] {
         let name = name(&format!("user-{over:?}"));
@@ -235,11 +235,6 @@ fn another_user_is_refused() {
         drop(client);
         assert_nothing_left(&name);
     }
-}
-
-fn nix_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 #[test]

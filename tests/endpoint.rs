@@ -7,9 +7,9 @@ mod restrict;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use common::{Reaped, child, task, watchdog};
+use common::{Reaped, child, root_for, task, watchdog};
 use proptest::prelude::*;
-use restrict::{NO_SHARED_MEMORY, deny_memfd_create};
+use restrict::{NO_SHARED_MEMORY, can_mount, deny_memfd_create};
 use ringway::channel::{Receiver, Sender};
 use ringway::endpoint::{
     AutoReceiver, AutoSender, Mechanism, OpenError, open_pair, open_receiver, open_sender,
@@ -22,11 +22,6 @@ fn name(test: &str) -> String {
 
 fn parse(text: &str) -> Endpoint {
     text.parse().unwrap()
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// No file of that test is left.
@@ -182,8 +177,8 @@ fn succeed(mut child: Reaped) {
 #[test]
 fn auto_agrees_on_another_way_when_only_the_sender_is_refused_shared_memory() {
     let _dog = watchdog(60);
-    if !is_root() {
-        return; // mounting needs it
+    if !can_mount() {
+        return;
     }
     for (how, restrict) in NO_SHARED_MEMORY {
         let name = name("sender");
@@ -206,8 +201,8 @@ fn auto_agrees_on_another_way_when_only_the_sender_is_refused_shared_memory() {
 #[test]
 fn auto_agrees_on_another_way_when_only_the_receiver_is_refused_shared_memory() {
     let _dog = watchdog(60);
-    if !is_root() {
-        return; // mounting needs it
+    if !can_mount() {
+        return;
     }
     for (how, restrict) in NO_SHARED_MEMORY {
         let name = name("receiver");
@@ -239,8 +234,8 @@ fn said(mut child: Reaped) -> String {
 #[test]
 fn a_list_falls_back_on_both_sides_when_shared_memory_is_refused_and_says_why() {
     let _dog = watchdog(60);
-    if !is_root() {
-        return; // mounting needs it
+    if !can_mount() {
+        return;
     }
     for (how, restrict) in NO_SHARED_MEMORY {
         let name = name("both-lists");
@@ -335,8 +330,8 @@ fn an_exhausted_limit_on_queues_falls_back_to_the_next() {
 #[test]
 fn another_user_is_refused_and_no_other_way_is_tried() {
     let _dog = watchdog(60);
-    if !is_root() {
-        return; // one user cannot become another
+    if !root_for("to be another user") {
+        return;
     }
     let name = name("user");
     let fallback = format!("mq:{name}-fallback");

@@ -271,8 +271,7 @@ fn another_user_is_refused_unless_the_mode_admits_him() {
         std::fs::metadata(path(&open)).unwrap().mode() & 0o7777,
         0o666
     );
-    if !Uid::effective().is_root() {
-        println!("skipped: to be another user takes root");
+    if !common::root_for("to be another user") {
         return;
     }
     let task = format!("stranger {}", name(""));

@@ -84,6 +84,29 @@ impl Random {
     }
 }
 
+/// Whether this user may do anything.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Says that the running test does not show something here, and why: past the capturing of what tests
+/// print, so that a run which shows less than it could does not look like one that shows all.
+pub fn not_shown(why: &str) {
+    use std::io::Write;
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("?");
+    let _ = writeln!(std::io::stderr(), "not shown here by {name}: {why}");
+}
+
+/// Whether this user may do anything, without which `what` cannot be shown; if not, that is said.
+pub fn root_for(what: &str) -> bool {
+    if !is_root() {
+        not_shown(&format!("{what} takes root"));
+    }
+    is_root()
+}
+
 /// Whether the deep version was asked for (`tests/deep`): everything, however long it takes.
 pub fn deep() -> bool {
     std::env::var_os("RINGWAY_DEEP").is_some()

@@ -1,37 +1,68 @@
 //! What a process can be refused, to be called between `fork` and `exec`.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
-/// A mount namespace of one's own, in which `mount` says what `target` is.
-pub fn mounted(
-    target: &'static std::ffi::CStr,
-    options: &'static std::ffi::CStr,
-    flags: u64,
-) -> std::io::Result<()> {
+use std::ffi::CStr;
+
+/// A user namespace of one's own, in which one is who one was and may mount.
+fn become_able_to_mount() -> std::io::Result<()> {
+    // SAFETY: these take nothing, or an integer.
+    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    if user == 0 {
+        return Ok(());
+    }
+    // SAFETY: as above.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
+}
+
+/// Whether a process can be refused shared memory by what is mounted for it; if not, that is said.
+pub fn can_mount() -> bool {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new("true");
+    // SAFETY: what is run between fork and exec are system calls, and allocations, which the C library
+    // allows there.
+    unsafe { command.pre_exec(NO_SHARED_MEMORY[0].1) };
+    let able = command.status().is_ok_and(|status| status.success());
+    if !able {
+        super::common::not_shown("to mount takes root, or a user namespace");
+    }
+    able
+}
+
+fn done(result: libc::c_int) -> std::io::Result<()> {
+    match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// A mount namespace of one's own.
+fn own_mounts() -> std::io::Result<()> {
+    become_able_to_mount()?;
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    let none = std::ptr::null();
     // SAFETY: all strings are NUL-terminated.
     unsafe {
-        if libc::unshare(libc::CLONE_NEWNS) != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        libc::mount(
+        done(libc::unshare(libc::CLONE_NEWNS))?;
+        done(libc::mount(
             c"none".as_ptr(),
             c"/".as_ptr(),
-            std::ptr::null(),
+            none,
             private,
-            std::ptr::null(),
-        );
-        let done = libc::mount(
-            c"tmpfs".as_ptr(),
-            target.as_ptr(),
-            c"tmpfs".as_ptr(),
-            flags,
-            options.as_ptr().cast(),
-        );
-        if done != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
+            none.cast(),
+        ))
     }
-    Ok(())
+}
+
+/// Has memory of its own, with these `options`, stand at `target`.
+fn mount(target: &CStr, options: &CStr, flags: u64) -> std::io::Result<()> {
+    let (kind, options) = (c"tmpfs".as_ptr(), options.as_ptr().cast());
+    // SAFETY: all strings are NUL-terminated.
+    done(unsafe { libc::mount(kind, target.as_ptr(), kind, flags, options) })
 }
 
 /// What is refused, and how.
@@ -39,17 +70,25 @@ pub type Restriction = (&'static str, fn() -> std::io::Result<()>);
 
 /// The ways in which `/dev/shm` can be of no use.
 pub const NO_SHARED_MEMORY: [Restriction; 3] = [
-    ("full", || mounted(c"/dev/shm", c"size=4096", 0)),
+    ("full", || {
+        own_mounts()?;
+        mount(c"/dev/shm", c"size=4096", 0)
+    }),
     ("missing", || {
         // `/dev` with what a process needs, and no `shm` in it.
-        mounted(c"/dev", c"size=65536", 0)?;
-        let null = libc::makedev(1, 3);
-        // SAFETY: a NUL-terminated path.
-        unsafe { libc::mknod(c"/dev/null".as_ptr(), libc::S_IFCHR | 0o666, null) };
-        Ok(())
+        own_mounts()?;
+        let null = std::fs::File::open("/dev/null")?;
+        let path = format!("/proc/self/fd/{}\0", std::os::fd::AsRawFd::as_raw_fd(&null));
+        mount(c"/dev", c"size=65536", 0)?;
+        std::fs::write("/dev/null", "")?;
+        let (target, none) = (c"/dev/null".as_ptr(), std::ptr::null());
+        let path = path.as_ptr().cast();
+        // SAFETY: all strings are NUL-terminated.
+        done(unsafe { libc::mount(path, target, none, libc::MS_BIND, none.cast()) })
     }),
     ("not writable", || {
-        mounted(c"/dev/shm", c"size=65536", libc::MS_RDONLY)
+        own_mounts()?;
+        mount(c"/dev/shm", c"size=65536", libc::MS_RDONLY)
     }),
 ];
 
