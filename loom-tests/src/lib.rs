@@ -4,4 +4,5 @@
 //! atomics and cells under the names that `src/primitive.rs` gives them the processor's.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod harness;
 pub mod primitive;

@@ -1,6 +1,8 @@
 //! The MPMC ring under loom: the very file that runs in shared memory.
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
@@ -9,11 +11,7 @@ mod algorithm;
 #[path = "models/mpmc.rs"]
 mod models;
 
-macro_rules! models {
-    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
-}
-
-models!(
+crate::models!(
     two_producers_one_consumer,
     one_producer_two_consumers,
     batches,
@@ -34,6 +32,7 @@ models!(
     aborted_slots_are_stepped_over,
     what_the_dead_wrote_is_over_before_its_slot_is_used,
     what_was_given_up_is_over_before_its_slot_is_used,
+    what_was_given_up_is_over_before_a_batch_uses_its_slot,
     an_intent_without_a_claim_gives_nothing_away,
     an_orphan_is_found_at_every_moment,
     two_joiners_do_not_forget_an_adopted_message,

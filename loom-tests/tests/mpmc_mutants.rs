@@ -1,46 +1,12 @@
 //! The models can fail: each bug seeded into the MPMC algorithm (see `build.rs`) is found by one.
 #![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)] // of mutants
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
-/// Runs the model in a process of its own, since a failing model may abort, and expects it to fail.
-fn is_caught(name: &str, model: fn()) {
-    if std::env::var_os("RINGWAY_MUTANT").is_some() {
-        return model();
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name])
-        .env("RINGWAY_MUTANT", "1")
-        .output()
-        .unwrap();
-    assert!(
-        !output.status.success(),
-        "the model does not notice the bug"
-    );
-}
-
-macro_rules! mutants {
-    ($($name:ident: $model:ident),* $(,)?) => {
-        $(
-            mod $name {
-                pub(crate) mod algorithm {
-                    include!(concat!(env!("OUT_DIR"), "/mpmc_", stringify!($name), ".rs"));
-                }
-                pub(crate) mod models {
-                    include!("models/mpmc.rs");
-                }
-            }
-
-            #[test]
-            fn $name() {
-                is_caught(stringify!($name), self::$name::models::$model)
-            }
-        )*
-    };
-}
-
-mutants!(
+crate::mutants!("mpmc", "mpmc";
     loser_keeps_its_intent: a_living_loser_does_not_hide_a_dead_winner,
     poisons_what_nobody_claimed: an_intent_without_a_claim_poisons_nothing,
     joiner_clears_without_settling: two_joiners_do_not_forget_a_slot_between_them,

@@ -13,6 +13,8 @@
 //! (`build/orderings.rs`); each mutant is a process of its own with the site in its environment.
 #![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)] // of what is generated
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
@@ -147,21 +149,39 @@ impl Mutant {
         names.sort_by_key(|name| Some(*name) != first);
         // Most are found soon: first a little of every model, then all of it.
         [Some(FEW), None].into_iter().find_map(|most| {
-            let fails = |name: &&&str| !self.passes(file, name, most);
+            let fails = |name: &&&str| !passes(Some(self), file, name, most);
             names.iter().find(fails).copied()
         })
     }
+}
 
-    fn passes(&self, file: &str, model: &str, most: Option<u32>) -> bool {
-        std::process::Command::new(std::env::current_exe().expect("own path"))
-            .args(["--model", file, model])
-            .envs(most.map(|most| ("LOOM_MAX_PERMUTATIONS", most.to_string())))
-            .env(mutant::VARIABLE, format!("{}:{}", self.site, self.to))
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status()
-            .expect("own executable")
-            .success()
+/// Whether a model passes, with the mutant or without, with so many executions at most.
+fn passes(mutant: Option<&Mutant>, file: &str, model: &str, most: Option<u32>) -> bool {
+    std::process::Command::new(std::env::current_exe().expect("own path"))
+        .args(["--model", file, model])
+        .envs(most.map(|most| ("LOOM_MAX_PERMUTATIONS", most.to_string())))
+        .envs(mutant.map(|mutant| (mutant::VARIABLE, format!("{}:{}", mutant.site, mutant.to))))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("own executable")
+        .success()
+}
+
+/// A model that fails for the algorithm as it is would kill everything.
+fn models_pass(mutants: &[Mutant]) {
+    for (file, models) in MODELS {
+        if mutants
+            .iter()
+            .any(|mutant| SITES[mutant.site].file == *file)
+        {
+            for (name, _) in *models {
+                assert!(
+                    passes(None, file, name, Some(FEW)),
+                    "{name} fails by itself"
+                );
+            }
+        }
     }
 }
 
@@ -239,6 +259,8 @@ fn main() {
             index % SAMPLE == 0
         });
     }
+    assert!(!mutants.is_empty(), "no such mutant: see --list");
+    models_pass(&mutants);
     let failures = run(&mutants, &known, total);
     if failures > 0 {
         std::process::exit(1);

@@ -1,6 +1,8 @@
 //! The SPSC ring under loom: the very file that runs in shared memory.
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
@@ -9,11 +11,7 @@ mod algorithm;
 #[path = "models/spsc.rs"]
 mod models;
 
-macro_rules! models {
-    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
-}
-
-models!(
+crate::models!(
     commit_and_wrap_parking,
     commit_and_wrap_spinning,
     a_batch_is_seen_whole,

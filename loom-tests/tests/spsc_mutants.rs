@@ -1,46 +1,12 @@
 //! The models can fail: each bug seeded into the SPSC algorithm (see `build.rs`) is found by one.
 #![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)]
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
-/// Runs the model in a process of its own, since a failing model may abort, and expects it to fail.
-fn is_caught(name: &str, model: fn()) {
-    if std::env::var_os("RINGWAY_MUTANT").is_some() {
-        return model();
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name])
-        .env("RINGWAY_MUTANT", "1")
-        .output()
-        .unwrap();
-    assert!(
-        !output.status.success(),
-        "the model does not notice the bug"
-    );
-}
-
-macro_rules! mutants {
-    ($($name:ident: $model:ident),* $(,)?) => {
-        $(
-            mod $name {
-                pub(crate) mod algorithm {
-                    include!(concat!(env!("OUT_DIR"), "/spsc_", stringify!($name), ".rs"));
-                }
-                pub(crate) mod models {
-                    include!("models/spsc.rs");
-                }
-            }
-
-            #[test]
-            fn $name() {
-                is_caught(stringify!($name), self::$name::models::$model)
-            }
-        )*
-    };
-}
-
-mutants!(
+crate::mutants!("spsc", "spsc";
     header_store_is_relaxed: commit_and_wrap_spinning,
     header_swap_is_relaxed: commit_and_wrap_parking,
     acknowledges_without_a_fence: a_sleeping_producer_is_woken,

@@ -4,6 +4,8 @@
 //! spin outside of a model); nothing is weakened.
 #![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)] // of what is generated
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
@@ -30,11 +32,7 @@ mod algorithm;
 #[path = "models/waiting.rs"]
 mod models;
 
-macro_rules! models {
-    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
-}
-
-models!(
+crate::models!(
     one_who_waits_is_woken,
     a_time_out_loses_nothing,
     one_who_waits_for_the_dead_is_told,

@@ -15,7 +15,7 @@
 //! of a dead one, *if the word is still the same after the look at the token*: one who leaves writes LEFT
 //! before it gives its token up.
 
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, fence};
 
 const PHASE: u64 = 3;
 const FREE: u64 = 0;
@@ -103,9 +103,12 @@ pub(crate) fn look<E>(
     }
 }
 
-/// Whether the word is still `seen`.
+/// Whether the word is still `seen` after more of the record was read: if so, that was not of one who sat
+/// down after the owner of `seen` left.
 pub(crate) fn is_still(state: &AtomicU64, seen: u64) -> bool {
-    state.load(Ordering::Acquire) == seen
+    // ACQUIRE: the look at the word comes after what was read. SYNC: word changed before the record
+    fence(Ordering::Acquire);
+    state.load(Ordering::Relaxed) == seen
 }
 
 /// Sits down. To be called by a joiner, and only if a look showed that nobody sits there, or one who left or
@@ -134,6 +137,9 @@ pub(crate) fn sit<E>(
             return Ok(Sat::Unsettled);
         }
     }
+    // RELEASE: who reads of the record what comes now finds LEFT, or what came after, in the word.
+    // SYNC: word changed before the record
+    fence(Ordering::Release);
     introduce();
     // RELEASE: who sees LIVE sees whose it is, that old affairs are settled, and finds the token held.
     // SYNC: the word of a seat

@@ -1,6 +1,7 @@
 // The models of the bell, for the one in `super::algorithm`: the real one, or a mutant.
 
 use super::algorithm::Bell;
+use crate::harness::explore;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
@@ -141,16 +142,4 @@ pub(crate) fn two_messages_wake_two_sleepers() {
             sleeper.join().unwrap();
         }
     });
-}
-
-fn explore(name: &str, f: impl Fn() + Sync + Send + 'static) {
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counter = count.clone();
-    loom::model::Builder::new().check(move || {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        f();
-    });
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
-    eprintln!("{name}: {count} executions");
-    assert!(count > 1, "a model that ran once shows nothing");
 }

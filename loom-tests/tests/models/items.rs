@@ -3,6 +3,7 @@
 
 use super::algorithm::Items;
 use super::mpmc::Blocked;
+use crate::harness::explore;
 use crate::primitive::{AtomicU64, Ordering, Pair, Pairs};
 use loom::sync::Arc;
 use loom::thread;
@@ -29,18 +30,6 @@ impl Ring {
             pairs: Pairs(&self.pairs),
         }
     }
-}
-
-fn explore(name: &str, f: impl Fn() + Sync + Send + 'static) {
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counter = count.clone();
-    loom::model::Builder::new().check(move || {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        f();
-    });
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
-    eprintln!("{name}: {count} executions");
-    assert!(count > 1, "a model that ran once shows nothing");
 }
 
 /// Everything left, and then: is every slot usable?

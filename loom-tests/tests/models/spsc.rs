@@ -5,7 +5,8 @@
 // words: an access to a header that is still payload, or to payload that is not one's own, fails.
 
 use super::algorithm::*;
-use crate::primitive::{AtomicU64, Data, Ordering, die_after, full_fence};
+use crate::harness::{deaths, executions, say};
+use crate::primitive::{AtomicU64, Data, Ordering, full_fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -260,26 +261,6 @@ fn ring_at(capacity: u64, start: u64, manner: Manner) -> (Producer, Consumer) {
     (producer, consumer)
 }
 
-/// Explores `f`; fails if there was but one execution. Returns how many there were.
-fn explore(f: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.max_branches = 10_000;
-    builder.check(move || {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        f();
-    });
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(count > 1, "a model that ran once shows nothing");
-    count
-}
-
-fn say(name: &str, executions: usize) {
-    eprintln!("{name}: {executions} executions");
-}
-
 /// Messages with values 1, 2, …, one word each, so far as they are there.
 fn are_in_order(received: &[Vec<u64>], sent: u64) {
     let expected: Vec<_> = (1..=sent).map(|value| vec![value]).collect();
@@ -289,7 +270,7 @@ fn are_in_order(received: &[Vec<u64>], sent: u64) {
 fn commit_and_wrap(name: &str, manner: Manner) {
     // The first message is padded, the second, the third, and none but in the middle of a line.
     for start in [56, 40, 32, 8] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, start, manner);
             let sending = thread::spawn(move || {
                 let mut sent = 0;
@@ -327,7 +308,7 @@ pub(crate) fn a_batch_is_seen_whole() {
         (120, PARKING),
         (104, SPINNING),
     ] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(128, start, manner);
             let sending = thread::spawn(move || {
                 for value in 1..=3 {
@@ -356,7 +337,7 @@ pub(crate) fn a_batch_is_seen_whole() {
 
 pub(crate) fn nothing_of_an_aborted_or_cut_message_is_seen() {
     for (start, manner) in [(16, PARKING), (24, PARKING), (88, PARKING), (24, SPINNING)] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(128, start, manner);
             let sending = thread::spawn(move || {
                 let place = producer.reserve(4);
@@ -385,7 +366,7 @@ pub(crate) fn nothing_of_an_aborted_or_cut_message_is_seen() {
 
 pub(crate) fn room_that_was_given_back_is_found() {
     for manner in [PARKING, SPINNING] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, 0, manner);
             assert!(producer.try_send(&[1]));
             assert!(producer.try_send(&[2]));
@@ -417,7 +398,7 @@ pub(crate) fn room_that_was_given_back_is_found() {
 
 pub(crate) fn a_long_message_is_read_before_it_is_overwritten() {
     for manner in [PARKING, SPINNING] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(128, 32, manner);
             assert!(producer.try_send(&[1; 5]));
             assert!(producer.try_send(&[2; 5]));
@@ -437,7 +418,7 @@ pub(crate) fn a_long_message_is_read_before_it_is_overwritten() {
 
 pub(crate) fn a_sleeping_consumer_is_woken() {
     for start in [0, 8, 56] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, start, PARKING);
             let sending = thread::spawn(move || {
                 assert!(producer.try_send(&[1]));
@@ -454,7 +435,7 @@ pub(crate) fn a_sleeping_consumer_is_woken() {
 pub(crate) fn a_sleeping_producer_is_woken() {
     // A consumer that does not fence takes part in the producer's barrier instead.
     for fences in [true, false] {
-        let count = explore(move || {
+        let count = executions(move || {
             let manner = Manner { fences, ..PARKING };
             let (mut producer, mut consumer) = ring_at(64, 0, manner);
             assert!(producer.try_send(&[1]));
@@ -474,7 +455,7 @@ pub(crate) fn a_sleeping_producer_is_woken() {
 
 pub(crate) fn both_sides_sleep() {
     for start in [0, 40] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, start, PARKING);
             let sending = thread::spawn(move || {
                 (1..=3).for_each(|value| producer.send(&[value]));
@@ -488,7 +469,7 @@ pub(crate) fn both_sides_sleep() {
 }
 
 pub(crate) fn closing_is_seen_after_the_last_message() {
-    let count = explore(|| {
+    let count = executions(|| {
         let (mut producer, mut consumer) = ring_at(64, 40, PARKING);
         let sending = thread::spawn(move || {
             producer.send(&[1]);
@@ -504,7 +485,7 @@ pub(crate) fn closing_is_seen_after_the_last_message() {
 
 pub(crate) fn a_closed_ring_is_reopened() {
     for manner in [PARKING, SPINNING] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, 40, manner);
             let sending = thread::spawn(move || {
                 assert!(producer.try_send(&[1]));
@@ -529,7 +510,7 @@ pub(crate) fn touched_lines_are_the_consumers() {
     };
     // The streak is long from the start.
     for start in [136, 160, 168] {
-        let count = explore(move || {
+        let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, start, manner);
             assert!(producer.try_send(&[1]));
             let sending = thread::spawn(move || {
@@ -559,74 +540,61 @@ fn producer_dies(
     count: u64,
     last: impl Fn(&mut Producer) + Send + Sync + Copy + 'static,
 ) {
-    let mut executions = 0;
-    let mut steps = 0;
-    loop {
-        let lived = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let finished = lived.clone();
-        executions += explore(move || {
-            let (mut producer, mut consumer) = ring_at(capacity, start, PARKING);
-            let finished = finished.clone();
-            let dying = thread::spawn(move || {
-                let done = die_after(steps, || last(&mut producer));
-                finished.store(done.is_some(), std::sync::atomic::Ordering::Relaxed);
-                // On this thread: proof of the death orders what the dead one did.
-                let mut successor = Producer::new(&producer.ring, PARKING);
-                let from = successor.tx.position();
-                let woke = successor.send_once(&[]);
-                if let Err(Refused::Corrupt(corrupt)) = woke {
-                    panic!("{corrupt:?}");
-                }
-                (successor, from, woke)
-            });
-            let mut received = Vec::new();
-            let mut asleep = None;
-            for _ in 0..2 {
-                match consumer.take() {
-                    Got::Message(words, redelivered) => {
-                        assert!(!redelivered);
-                        consumer.acknowledge();
-                        received.push(words);
-                    }
-                    Got::Empty => {
-                        let there = consumer.rx.announce().expect("announce");
-                        if there.is_some() {
-                            // The record goes behind this position; padding is before it.
-                            asleep = Some(received.len());
-                            break;
-                        }
-                    }
-                    Got::Closed => {}
-                }
+    deaths(name, move |mortal| {
+        let (mut producer, mut consumer) = ring_at(capacity, start, PARKING);
+        let mortal = mortal.clone();
+        let dying = thread::spawn(move || {
+            mortal.run(|| last(&mut producer));
+            // On this thread: proof of the death orders what the dead one did.
+            let mut successor = Producer::new(&producer.ring, PARKING);
+            let from = successor.tx.position();
+            let woke = successor.send_once(&[]);
+            if let Err(Refused::Corrupt(corrupt)) = woke {
+                panic!("{corrupt:?}");
             }
-            let (mut successor, from, woke) = dying.join().unwrap();
-            // Closing may have taken the mark away, and died before it woke.
-            if asleep == Some(0) && from == start && woke.is_ok() && count > 0 {
-                assert_eq!(woke, Ok(Notify::Peer), "the successor lost a sleeper");
-            }
-            received.extend(consumer.drain());
-            if woke.is_err() {
-                assert!(successor.try_send(&[]), "room is lost");
-                received.extend(consumer.drain());
-            }
-            assert_eq!(received.pop(), Some(vec![]));
-            let survived = received.len() as u64;
-            assert!(survived == 0 || survived == count, "a part was published");
-            assert_eq!(survived == 0, from == start);
-            are_in_order(&received, survived);
-            // Once round the ring: nothing that the dead one left comes to life.
-            for value in 0..capacity / 8 {
-                assert!(successor.try_send(&[value]));
-                assert_eq!(consumer.drain(), [[value]]);
-            }
+            (successor, from, woke)
         });
-        if lived.load(std::sync::atomic::Ordering::Relaxed) {
-            break;
+        let mut received = Vec::new();
+        let mut asleep = None;
+        for _ in 0..2 {
+            match consumer.take() {
+                Got::Message(words, redelivered) => {
+                    assert!(!redelivered);
+                    consumer.acknowledge();
+                    received.push(words);
+                }
+                Got::Empty => {
+                    let there = consumer.rx.announce().expect("announce");
+                    if there.is_some() {
+                        // The record goes behind this position; padding is before it.
+                        asleep = Some(received.len());
+                        break;
+                    }
+                }
+                Got::Closed => {}
+            }
         }
-        steps += 1;
-    }
-    assert!(steps > 1, "died nowhere");
-    eprintln!("{name}: dead after 0 to {steps} steps, {executions} executions");
+        let (mut successor, from, woke) = dying.join().unwrap();
+        // Closing may have taken the mark away, and died before it woke.
+        if asleep == Some(0) && from == start && woke.is_ok() && count > 0 {
+            assert_eq!(woke, Ok(Notify::Peer), "the successor lost a sleeper");
+        }
+        received.extend(consumer.drain());
+        if woke.is_err() {
+            assert!(successor.try_send(&[]), "room is lost");
+            received.extend(consumer.drain());
+        }
+        assert_eq!(received.pop(), Some(vec![]));
+        let survived = received.len() as u64;
+        assert!(survived == 0 || survived == count, "a part was published");
+        assert_eq!(survived == 0, from == start);
+        are_in_order(&received, survived);
+        // Once round the ring: nothing that the dead one left comes to life.
+        for value in 0..capacity / 8 {
+            assert!(successor.try_send(&[value]));
+            assert_eq!(consumer.drain(), [[value]]);
+        }
+    });
 }
 
 pub(crate) fn a_producer_that_died_sending_is_succeeded() {
@@ -678,58 +646,44 @@ pub(crate) fn a_producer_that_died_closing_is_succeeded() {
 /// The consumer dies after each visible step of taking, reading and acknowledging two messages; its
 /// successor goes on. The producer runs meanwhile.
 pub(crate) fn a_consumer_that_died_is_succeeded() {
-    let mut executions = 0;
-    let mut steps = 0;
-    loop {
-        let lived = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let finished = lived.clone();
-        executions += explore(move || {
-            let (mut producer, mut consumer) = ring_at(64, 40, PARKING);
-            assert!(producer.try_send(&[1]));
-            let finished = finished.clone();
-            let sending = thread::spawn(move || {
-                let mut sent = 1;
-                for _ in 0..2 {
-                    sent += u64::from(producer.try_send(&[sent + 1]));
-                }
-                sent
-            });
-            let mut received: Vec<Vec<u64>> = Vec::new();
-            let done = die_after(steps, || {
-                for _ in 0..2 {
-                    if let Got::Message(words, _) = consumer.take() {
-                        // Seen from here on.
-                        received.push(words);
-                        consumer.acknowledge();
-                    }
-                }
-            });
-            finished.store(done.is_some(), std::sync::atomic::Ordering::Relaxed);
-            let mut successor = Consumer::new(&consumer.ring, PARKING);
-            let seen = received.len() as u64;
-            let mut again = false;
-            if let Got::Message(words, redelivered) = successor.take() {
-                successor.acknowledge();
-                if words == [seen] {
-                    assert!(redelivered, "twice, and not marked");
-                    again = true;
-                } else {
+    deaths("a_consumer_that_died", |mortal| {
+        let (mut producer, mut consumer) = ring_at(64, 40, PARKING);
+        assert!(producer.try_send(&[1]));
+        let sending = thread::spawn(move || {
+            let mut sent = 1;
+            for _ in 0..2 {
+                sent += u64::from(producer.try_send(&[sent + 1]));
+            }
+            sent
+        });
+        let mut received: Vec<Vec<u64>> = Vec::new();
+        let done = mortal.run(|| {
+            for _ in 0..2 {
+                if let Got::Message(words, _) = consumer.take() {
+                    // Seen from here on.
                     received.push(words);
+                    consumer.acknowledge();
                 }
             }
-            assert!(
-                !(again && done.is_some()),
-                "acknowledged, and delivered again"
-            );
-            let sent = sending.join().unwrap();
-            received.extend(successor.drain());
-            are_in_order(&received, sent);
         });
-        // Some executions end early because there is nothing to take: the longest decides.
-        if lived.load(std::sync::atomic::Ordering::Relaxed) && steps > 24 {
-            break;
+        let mut successor = Consumer::new(&consumer.ring, PARKING);
+        let seen = received.len() as u64;
+        let mut again = false;
+        if let Got::Message(words, redelivered) = successor.take() {
+            successor.acknowledge();
+            if words == [seen] {
+                assert!(redelivered, "twice, and not marked");
+                again = true;
+            } else {
+                received.push(words);
+            }
         }
-        steps += 1;
-    }
-    eprintln!("a_consumer_that_died: dead after 0 to {steps} steps, {executions} executions");
+        assert!(
+            !(again && done.is_some()),
+            "acknowledged, and delivered again"
+        );
+        let sent = sending.join().unwrap();
+        received.extend(successor.drain());
+        are_in_order(&received, sent);
+    });
 }

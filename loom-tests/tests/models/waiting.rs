@@ -6,7 +6,8 @@
 // death is an unwinding before any access to shared memory, which the kernel then makes known.
 
 use super::algorithm::*;
-use crate::primitive::{AtomicU64, Data, Ordering, die_after, full_fence};
+use crate::harness::{deaths, explore};
+use crate::primitive::{AtomicU64, Data, Ordering, full_fence};
 use crate::wait::{Blocking, Spinner, WaitStrategy, block_on};
 use loom::sync::atomic::AtomicBool;
 use loom::sync::{Arc, Condvar, Mutex};
@@ -238,18 +239,6 @@ fn publish(tx: &mut Tx<'_>, ring: &Ring, value: u64) -> bool {
     true
 }
 
-fn explore(name: &str, f: impl Fn() + Sync + Send + 'static) {
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counter = count.clone();
-    loom::model::Builder::new().check(move || {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        f();
-    });
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
-    eprintln!("{name}: {count} executions");
-    assert!(count > 1, "a model that ran once shows nothing");
-}
-
 /// Without a time-out: whatever is sent arrives, whichever way the consumer waits.
 pub(crate) fn one_who_waits_is_woken() {
     for looks_first in [false, true] {
@@ -299,107 +288,71 @@ pub(crate) fn a_time_out_loses_nothing() {
 /// The producer dies before each of its steps; the death becomes known. The consumer gets what was published,
 /// and then learns of the death; it never waits for ever.
 pub(crate) fn one_who_waits_for_the_dead_is_told() {
-    let mut steps = 0;
-    loop {
-        let lived = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let finished = lived.clone();
-        explore(
-            &format!("a producer that dies after {steps} steps"),
-            move || {
-                let ring = Ring::new();
-                let other = ring.clone();
-                let finished = finished.clone();
-                let dying = thread::spawn(move || {
-                    let done = die_after(steps, || {
-                        let mut tx = other.tx();
-                        assert!(publish(&mut tx, &other, 1));
-                    });
-                    if done.is_some() {
-                        finished.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    other.death_is_known();
-                });
-                let mut rx = ring.rx();
-                let mut spinner = spinner(false);
-                match receive(&mut rx, &ring, &mut spinner) {
-                    Ok(value) => {
-                        assert_eq!(value, 1);
-                        assert_eq!(receive(&mut rx, &ring, &mut spinner), Err(Over::PeerDied));
-                    }
-                    Err(over) => {
-                        assert_eq!(over, Over::PeerDied);
-                        // Nothing that was published before the death is left behind.
-                        assert_eq!(rx.take().expect("honest peers"), Next::Empty);
-                    }
-                }
-                dying.join().unwrap();
-            },
-        );
-        if lived.load(std::sync::atomic::Ordering::Relaxed) {
-            break;
+    deaths("a producer that dies", |producer| {
+        let ring = Ring::new();
+        let (other, producer) = (ring.clone(), producer.clone());
+        let dying = thread::spawn(move || {
+            producer.run(|| {
+                let mut tx = other.tx();
+                assert!(publish(&mut tx, &other, 1));
+            });
+            other.death_is_known();
+        });
+        let mut rx = ring.rx();
+        let mut spinner = spinner(false);
+        match receive(&mut rx, &ring, &mut spinner) {
+            Ok(value) => {
+                assert_eq!(value, 1);
+                assert_eq!(receive(&mut rx, &ring, &mut spinner), Err(Over::PeerDied));
+            }
+            Err(over) => {
+                assert_eq!(over, Over::PeerDied);
+                // Nothing that was published before the death is left behind.
+                assert_eq!(rx.take().expect("honest peers"), Next::Empty);
+            }
         }
-        steps += 1;
-    }
-    assert!(steps > 2, "died nowhere");
+        dying.join().unwrap();
+    });
 }
 
 /// A producer waits for room; the consumer gives some back, dies before any step of that, and the death
 /// becomes known: the producer goes on, or is told.
 pub(crate) fn one_who_waits_for_room_from_the_dead_is_told() {
-    let mut steps = 0;
-    loop {
-        let lived = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let finished = lived.clone();
-        explore(
-            &format!("a consumer that dies after {steps} steps"),
-            move || {
-                let ring = Ring::new();
-                let mut tx = ring.tx();
-                assert!(publish(&mut tx, &ring, 1) && publish(&mut tx, &ring, 2));
-                let other = ring.clone();
-                let finished = finished.clone();
-                let dying = thread::spawn(move || {
-                    let done = die_after(steps, || {
-                        let mut rx = other.rx();
-                        for _ in 0..2 {
-                            rx.take().expect("honest peers");
-                        }
-                        if rx.acknowledge() == Notify::Peer {
-                            other.producer.wake();
-                        }
-                    });
-                    if done.is_some() {
-                        finished.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    other.death_is_known();
-                    done.is_some()
-                });
-                // SAFETY: the ring outlives both views.
-                let ring_ref = unsafe { &*std::ptr::from_ref::<Ring>(&*ring) };
-                let tx: &mut Tx<'static> = unsafe { &mut *(&raw mut tx).cast() };
-                let mut spinner = spinner(false);
-                let result = block_on(
-                    &mut Room {
-                        tx,
-                        ring: ring_ref,
-                        over: None,
-                    },
-                    &mut spinner,
-                );
-                let all = dying.join().unwrap();
-                match result {
-                    Ok(()) => assert!(publish(tx, &ring, 3), "room, and then none"),
-                    Err(over) => {
-                        assert_eq!(over, Over::PeerDied);
-                        assert!(!all, "there was room");
-                    }
+    deaths("a consumer that dies", |consumer| {
+        let ring = Ring::new();
+        let mut tx = ring.tx();
+        assert!(publish(&mut tx, &ring, 1) && publish(&mut tx, &ring, 2));
+        let (other, consumer) = (ring.clone(), consumer.clone());
+        let dying = thread::spawn(move || {
+            let done = consumer.run(|| {
+                let mut rx = other.rx();
+                for _ in 0..2 {
+                    rx.take().expect("honest peers");
                 }
-            },
-        );
-        if lived.load(std::sync::atomic::Ordering::Relaxed) {
-            break;
+                if rx.acknowledge() == Notify::Peer {
+                    other.producer.wake();
+                }
+            });
+            other.death_is_known();
+            done.is_some()
+        });
+        // SAFETY: the ring outlives both views.
+        let ring_ref = unsafe { &*std::ptr::from_ref::<Ring>(&*ring) };
+        let tx: &mut Tx<'static> = unsafe { &mut *(&raw mut tx).cast() };
+        let mut spinner = spinner(false);
+        let mut room = Room {
+            tx,
+            ring: ring_ref,
+            over: None,
+        };
+        let result = block_on(&mut room, &mut spinner);
+        let all = dying.join().unwrap();
+        match result {
+            Ok(()) => assert!(publish(tx, &ring, 3), "room, and then none"),
+            Err(over) => {
+                assert_eq!(over, Over::PeerDied);
+                assert!(!all, "there was room");
+            }
         }
-        steps += 1;
-    }
-    assert!(steps > 2, "died nowhere");
+    });
 }
