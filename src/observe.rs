@@ -266,8 +266,9 @@ impl Observer {
 
     fn look_at_spsc(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
         let control: Box<Control> = self.copy(self.header.control())?;
+        // Both are multiples of 8, unless somebody else wrote there.
         let received = control.consumer.position.load(Ordering::Relaxed) & !7;
-        let sent = control.producer.position.load(Ordering::Relaxed);
+        let sent = control.producer.position.load(Ordering::Relaxed) & !7;
         snapshot.sent_bytes = sent;
         snapshot.received_bytes = received;
         snapshot.sent = control.producer.messages.load(Ordering::Relaxed);

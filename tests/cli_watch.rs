@@ -2,7 +2,6 @@
 #![cfg(feature = "cli")]
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use ringway::{broadcast, mpmc, spsc};
 
 mod common;
 
+use common::terminal::in_terminal;
 use common::{Reaped, until, watchdog};
 
 fn tool() -> Command {
@@ -199,32 +199,6 @@ fn a_tap_of_a_busy_ring_shows_nothing_torn_and_says_what_it_missed() {
     assert!(seen > 0 && seen <= sent, "{seen} of {sent}");
 }
 
-/// A terminal of the given size, and the tool in it; what it shows comes from the file returned.
-fn in_terminal(args: &[&str], rows: u16, columns: u16) -> (Reaped, std::fs::File) {
-    let size = nix::pty::Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let pty = nix::pty::openpty(Some(&size), None).unwrap();
-    // Or the tool would have the other end of its own terminal open.
-    for fd in [&pty.master, &pty.slave] {
-        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
-    }
-    let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-    let child = tool()
-        .args(args)
-        .env("TERM", "xterm-256color")
-        .stdin(end(&pty.slave))
-        .stdout(end(&pty.slave))
-        .stderr(end(&pty.slave))
-        .spawn()
-        .unwrap();
-    (Reaped(child), pty.master.into())
-}
-
 /// What the terminal was sent until the tool ended.
 fn screen(mut terminal: std::fs::File, seen: impl Fn(&str) -> bool, then: impl FnOnce()) -> String {
     let mut text = Vec::new();
@@ -253,7 +227,7 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
     for (rows, columns) in [(24, 80), (45, 160)] {
         for end in ["q", "\x03", "SIGTERM"] {
             let args = ["top", "--every", "0.2", "--sort", "name", &name];
-            let (mut top, terminal) = in_terminal(&args, rows, columns);
+            let (mut top, terminal) = in_terminal(tool().args(args), rows, columns);
             let pid = nix::unistd::Pid::from_raw(top.0.id() as i32);
             let mut keys = terminal.try_clone().unwrap();
             let shown = screen(

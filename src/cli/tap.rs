@@ -114,7 +114,7 @@ fn broadcast(args: &Args, signals: &Signals) -> Result<ExitCode, Failure> {
     let ring = broadcast::Ring::observe(&args.name)?;
     let mut from = ring.observer(start)?;
     let mut out = std::io::stdout().lock();
-    let (mut seen, mut missed) = (0, 0);
+    let (mut seen, mut missed) = (0, 0u64);
     let mut message = Vec::new();
     let width = show::width();
     while seen < args.count && signals.next().is_none() {
@@ -128,7 +128,7 @@ fn broadcast(args: &Args, signals: &Signals) -> Result<ExitCode, Failure> {
                 };
                 write(&mut out, args.format, width, &passing)?;
             }
-            Err(RecvError::Missed { count }) => missed += count,
+            Err(RecvError::Missed { count }) => missed = missed.saturating_add(count),
             Err(RecvError::TimedOut) => out.flush()?,
             Err(RecvError::Closed | RecvError::PeerDied) => break,
             Err(error) => return Err(error.into()),

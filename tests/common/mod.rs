@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cli")]
+pub mod terminal;
+
 /// Ends the whole test process, saying which test hung, unless it is dropped within `limit`.
 pub struct Watchdog(Arc<AtomicBool>);
 

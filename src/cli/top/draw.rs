@@ -38,11 +38,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
 }
 
 fn summary(model: &Model) -> Line<'static> {
-    let (mut messages, mut bytes, mut deaths) = (0.0, 0.0, 0);
+    let (mut messages, mut bytes, mut deaths) = (0.0, 0.0, 0u64);
     for ring in &model.rings {
         messages += ring.rates.messages;
         bytes += ring.rates.bytes;
-        deaths += ring.rates.deaths;
+        deaths = deaths.saturating_add(ring.rates.deaths);
     }
     let rings = match model.rings.len() {
         1 => "1 ring".to_owned(),

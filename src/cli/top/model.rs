@@ -207,7 +207,10 @@ impl Ring {
                 stalls: per_second(who.counters.stalls, was.stalls),
                 parks: per_second(who.counters.parks, was.parks),
                 wakes: per_second(who.counters.wakes, was.wakes),
-                deaths: who.counters.deaths + u64::from(who.presence == Presence::Died),
+                deaths: who
+                    .counters
+                    .deaths
+                    .saturating_add(u64::from(who.presence == Presence::Died)),
                 ..Rates::default()
             };
             rates.stalls += each.stalls;

@@ -1,0 +1,32 @@
+//! Programs that want a terminal.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use super::Reaped;
+
+/// A terminal of the given size, and the program in it; what it shows comes from the file returned.
+pub fn in_terminal(command: &mut Command, rows: u16, columns: u16) -> (Reaped, File) {
+    let size = nix::pty::Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    // Or the program would have the other end of its own terminal open.
+    for fd in [&pty.master, &pty.slave] {
+        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    }
+    let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+    let child = command
+        .env("TERM", "xterm-256color")
+        .stdin(end(&pty.slave))
+        .stdout(end(&pty.slave))
+        .stderr(end(&pty.slave))
+        .spawn()
+        .unwrap();
+    (Reaped(child), pty.master.into())
+}
