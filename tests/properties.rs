@@ -684,9 +684,12 @@ fn histories_of_processes_are_those_of_a_queue() {
     let _watchdog = watchdog(3600);
     let folder = tempfile::tempdir().unwrap();
     let (mut histories, mut events) = (0, 0);
+    // Event descriptors have no name by which other processes could find them.
+    let named = WaitStrategy::ALL.map(|wait| (wait != WaitStrategy::EventFd).then_some(wait));
+    let named: Vec<WaitStrategy> = named.into_iter().flatten().collect();
     for round in 0..u64::from(times(3).min(300)) {
         let name = format!("test-history-{}-{round}", std::process::id());
-        let wait = WaitStrategy::ALL[round as usize % WaitStrategy::ALL.len()];
+        let wait = named[round as usize % named.len()];
         let slots = [4, 64, 1024][round as usize % 3];
         let config = mpmc::Config::default().slots(slots).slot_size(8).wait(wait);
         let ring = mpmc::create(&name, config).unwrap();
