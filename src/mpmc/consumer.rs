@@ -14,7 +14,7 @@ use crate::os::eventfd::EventFd;
 use crate::primitive::{AtomicU64, Ordering, Slots};
 use crate::ring::mpmc::{Blocked, Queue, Run};
 use crate::sleeper::Sleeper;
-use crate::wait::{Blocking, WaitStrategy, block_on};
+use crate::wait::{Blocking, Distance, WaitStrategy, block_on};
 
 use super::participant::{Gone, LOST_RECEIVING, Participant, Role};
 use super::ring::Shared;
@@ -32,6 +32,7 @@ pub struct Consumer {
     open: Run,
     /// The alarm for messages of dead consumers that has been answered.
     alarm: u64,
+    distance: Distance,
     fruitless: u32,
     gone: Option<Gone>,
 }
@@ -62,6 +63,7 @@ impl Consumer {
             member: Ok(participant),
             open: Run::NONE,
             alarm: STALE,
+            distance: Distance::new(),
             fruitless: 0,
             gone: None,
         }
@@ -106,7 +108,7 @@ impl Consumer {
     }
 
     /// Releases what was taken.
-    #[inline]
+    #[inline(never)]
     fn settle(&mut self) {
         let participant = self.participant();
         let queue = participant.queue();
@@ -117,10 +119,16 @@ impl Consumer {
         self.open.count = 0;
     }
 
-    /// Takes a message if that needs one attempt and no look around: the short path.
+    /// Takes a message if that needs one attempt and there is nothing to be settled or looked into: the short
+    /// path. Its ticket and its length, which is to be checked.
     #[inline(always)]
-    fn take_at_once(&mut self) -> Option<Taken> {
-        let participant = self.participant();
+    fn take_at_once(&mut self) -> Option<(Taken, usize)> {
+        let Ok(participant) = &self.member else {
+            return None;
+        };
+        if !participant.is_here() || self.open.count != 0 {
+            return None;
+        }
         // A copy: its parts stay in registers. A reference would be followed again after each access to
         // shared memory.
         let queue = *participant.queue();
@@ -128,8 +136,11 @@ impl Consumer {
             return None;
         }
         let first = queue.claim_read_at_once(participant.intents())?;
+        // Loaded once: a hostile producer may change it at any time.
+        let len = queue.slots.length(first).load(Ordering::Relaxed) as usize;
+        participant.passed(len);
         self.open = Run { first, count: 1 };
-        Some(Taken(first))
+        Some((Taken(first), len))
     }
 
     #[inline(never)]
@@ -139,14 +150,33 @@ impl Consumer {
         {
             return Ok(Some(taken));
         }
-        let participant = self.participant();
-        match participant.queue().claim_read(participant.intents()) {
+        let claim =
+            |participant: &Participant| participant.queue().claim_read(participant.intents());
+        match self.attempt(claim) {
             Ok(first) => {
                 self.open = Run { first, count: 1 };
                 Ok(Some(Taken(first)))
             }
             Err(blocked) => self.blocked(blocked),
         }
+    }
+
+    /// Makes a claim; where there is nothing, perhaps another one after a rest.
+    #[inline]
+    fn attempt<T>(
+        &mut self,
+        claim: impl Fn(&Participant) -> Result<T, Blocked>,
+    ) -> Result<T, Blocked> {
+        let participant = self.participant();
+        let result = claim(participant);
+        if matches!(result, Err(Blocked::NotNow)) {
+            let queue = participant.queue();
+            let (at, slots) = (queue.cursors.head(), queue.slots.capacity());
+            if self.distance.rest(at, slots) {
+                return claim(self.participant());
+            }
+        }
+        result
     }
 
     #[cold]
@@ -260,20 +290,32 @@ impl Consumer {
 
     /// Waits for a message.
     #[inline(always)]
-    fn receive(&mut self, deadline: Deadline) -> Result<Taken, RecvError> {
-        self.ready()?;
-        match self.take_at_once() {
-            Some(taken) => Ok(taken),
-            None => self.receive_again(deadline),
-        }
+    fn receive(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
+        let (taken, len) = match self.take_at_once() {
+            Some(found) => found,
+            None => self.receive_again(deadline)?,
+        };
+        self.message(taken, len)
     }
 
     #[inline(never)]
-    fn receive_again(&mut self, deadline: Deadline) -> Result<Taken, RecvError> {
-        match self.take()? {
-            Some(taken) => Ok(taken),
-            None => self.wait_for_message(deadline),
-        }
+    fn receive_again(&mut self, deadline: Deadline) -> Result<(Taken, usize), RecvError> {
+        self.ready()?;
+        let taken = match self.take()? {
+            Some(taken) => taken,
+            None => self.wait_for_message(deadline)?,
+        };
+        Ok((taken, self.len_of(taken)))
+    }
+
+    /// The length of a taken message, which is to be checked.
+    fn len_of(&self, taken: Taken) -> usize {
+        let participant = self.participant();
+        let length = participant.queue().slots.length(taken.ticket());
+        // Loaded once: a hostile producer may change it at any time.
+        let len = length.load(Ordering::Relaxed) as usize;
+        participant.passed(len);
+        len
     }
 
     #[cold]
@@ -299,35 +341,12 @@ impl Consumer {
         result
     }
 
-    /// The bytes of a taken message.
     #[inline(always)]
-    fn bytes(&self, ticket: u64) -> Result<&[u8], RecvError> {
-        let participant = self.participant();
-        let slots = &participant.queue().slots;
-        // Loaded once: a hostile producer may change it at any time.
-        let len = slots.length(ticket).load(Ordering::Relaxed) as usize;
-        if len > participant.slot_size {
-            let offset = participant.offset_of(ticket) + 8;
-            return Err(RecvError::Corrupt {
-                what: "message length",
-                offset,
-            });
+    fn message(&mut self, taken: Taken, len: usize) -> Result<Message<'_>, RecvError> {
+        if len > self.participant().slot_size {
+            self.settle();
+            return Err(too_long(self.participant(), taken.ticket()));
         }
-        participant.passed(len);
-        // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
-        // slot holds `slot_size` bytes, which `len` does not exceed, mapped as long as the consumer.
-        Ok(unsafe { core::slice::from_raw_parts(slots.payload(ticket), len) })
-    }
-
-    #[inline(always)]
-    fn message(&mut self, taken: Taken) -> Result<Message<'_>, RecvError> {
-        let len = match self.bytes(taken.ticket()) {
-            Ok(bytes) => bytes.len(),
-            Err(error) => {
-                self.settle();
-                return Err(error);
-            }
-        };
         Ok(Message {
             consumer: self,
             taken,
@@ -341,20 +360,21 @@ impl Consumer {
     /// [`RecvError::Empty`]; [`RecvError::Closed`] when the ring was closed and everything was taken.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        self.ready()?;
-        let taken = match self.take_at_once() {
-            Some(taken) => taken,
+        let (taken, len) = match self.take_at_once() {
+            Some(found) => found,
             None => self.try_again()?,
         };
-        self.message(taken)
+        self.message(taken, len)
     }
 
     #[inline(never)]
-    fn try_again(&mut self) -> Result<Taken, RecvError> {
-        match self.take()? {
-            Some(taken) => Ok(taken),
-            None => self.fruitless()?.ok_or(RecvError::Empty),
-        }
+    fn try_again(&mut self) -> Result<(Taken, usize), RecvError> {
+        self.ready()?;
+        let taken = match self.take()? {
+            Some(taken) => taken,
+            None => self.fruitless()?.ok_or(RecvError::Empty)?,
+        };
+        Ok((taken, self.len_of(taken)))
     }
 
     /// Takes a message; blocks while there is none. It is borrowed in place: no copy. It counts as
@@ -366,8 +386,7 @@ impl Consumer {
     /// come yet, it waits.
     #[inline(always)]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let taken = self.receive(Deadline::NEVER)?;
-        self.message(taken)
+        self.receive(Deadline::NEVER)
     }
 
     /// As [`Consumer::recv`], but gives up after `timeout`.
@@ -375,14 +394,12 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::recv`], and [`RecvError::TimedOut`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        let taken = self.receive(Deadline::after(timeout))?;
-        self.message(taken)
+        self.receive(Deadline::after(timeout))
     }
 
     #[inline(always)]
     pub(super) fn recv_until(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
-        let taken = self.receive(deadline)?;
-        self.message(taken)
+        self.receive(deadline)
     }
 
     /// Takes a message and copies it out, replacing the contents of `buffer`: the way to receive from
@@ -424,11 +441,10 @@ impl Consumer {
         if claim.is_some() {
             redelivered = true;
         } else if max > 0 {
-            let participant = self.participant();
-            match participant
-                .queue()
-                .claim_read_run(participant.intents(), max as u64)
-            {
+            match self.attempt(|participant| {
+                let intents = participant.intents();
+                participant.queue().claim_read_run(intents, max as u64)
+            }) {
                 Ok(run) => self.open = run,
                 Err(blocked) => redelivered = self.blocked(blocked)?.is_some(),
             }
@@ -439,6 +455,8 @@ impl Consumer {
             // Wrapping, here and below: a hostile peer may have moved the head anywhere.
             end: next.wrapping_add(self.open.count),
             redelivered,
+            messages: 0,
+            bytes: 0,
             consumer: self,
         })
     }
@@ -452,6 +470,15 @@ impl Consumer {
         self.ready()?;
         self.participant().close();
         Ok(())
+    }
+}
+
+/// The error for message `ticket`, which says that it is longer than a slot.
+#[cold]
+fn too_long(participant: &Participant, ticket: u64) -> RecvError {
+    RecvError::Corrupt {
+        what: "message length",
+        offset: participant.offset_of(ticket) + 8,
     }
 }
 
@@ -607,6 +634,7 @@ impl Clone for Consumer {
             member,
             open: Run::NONE,
             alarm: STALE,
+            distance: Distance::new(),
             fruitless: 0,
             gone: None,
         }
@@ -735,7 +763,9 @@ impl Deref for Message<'_> {
             .queue()
             .slots
             .payload(self.taken.ticket());
-        // SAFETY: as in `Consumer::bytes`, where `len` was checked.
+        // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
+        // slot holds `slot_size` bytes, which `len` does not exceed (checked in `Consumer::message`), mapped as
+        // long as the consumer.
         unsafe { core::slice::from_raw_parts(payload, self.len) }
     }
 }
@@ -765,6 +795,9 @@ pub struct Drain<'a> {
     next: u64,
     end: u64,
     redelivered: bool,
+    /// Handed out so far, for the counters.
+    messages: u64,
+    bytes: u64,
 }
 
 impl Drain<'_> {
@@ -774,13 +807,18 @@ impl Drain<'_> {
     /// [`RecvError::Corrupt`].
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<&[u8]>, RecvError> {
-        let open = self.consumer.open;
-        if open.first != self.next {
+        let consumer = &mut *self.consumer;
+        let Ok(participant) = &consumer.member else {
+            unreachable!("there was a message");
+        };
+        let queue = *participant.queue();
+        let before = consumer.open.first;
+        if before != self.next {
             // The one handed out before.
-            self.consumer.participant().queue().release(open.first);
-            self.consumer.open = Run {
-                first: open.first.wrapping_add(1),
-                count: open.count - 1,
+            queue.release(before);
+            consumer.open = Run {
+                first: self.next,
+                count: self.end.wrapping_sub(self.next),
             };
         }
         if self.next == self.end {
@@ -788,7 +826,18 @@ impl Drain<'_> {
         }
         let ticket = self.next;
         self.next = ticket.wrapping_add(1);
-        self.consumer.bytes(ticket).map(Some)
+        // Loaded once: a hostile producer may change it at any time.
+        let len = queue.slots.length(ticket).load(Ordering::Relaxed) as usize;
+        if len > participant.slot_size {
+            return Err(too_long(participant, ticket));
+        }
+        self.messages += 1;
+        self.bytes += len as u64;
+        // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
+        // slot holds `slot_size` bytes, which `len` does not exceed, mapped as long as the consumer.
+        Ok(Some(unsafe {
+            core::slice::from_raw_parts(queue.slots.payload(ticket), len)
+        }))
     }
 
     /// How many messages were not asked for yet.
@@ -805,9 +854,9 @@ impl Drain<'_> {
 impl Drop for Drain<'_> {
     fn drop(&mut self) {
         // Releases what is left and, once for all of them, tells those who wait for room.
-        if self.end > 0 {
-            self.consumer.settle();
-        }
+        self.consumer.settle();
+        let participant = self.consumer.participant();
+        participant.passed_several(self.messages, self.bytes);
     }
 }
 

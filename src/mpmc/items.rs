@@ -29,7 +29,7 @@ use crate::os::clock::Deadline;
 use crate::primitive::Pairs;
 use crate::ring::items::Items;
 use crate::ring::mpmc::Blocked;
-use crate::wait::{Blocking, block_on};
+use crate::wait::{Blocking, Distance, block_on};
 
 /// Calls in vain after which one that does not block looks whether anybody is there.
 const LOOK_INTO_IT: u32 = 1024;
@@ -129,6 +129,7 @@ enum Receiving {
 /// One side of a ring of pairs.
 struct Side {
     participant: Participant,
+    distance: Distance,
     fruitless: u32,
     gone: Option<Gone>,
 }
@@ -138,6 +139,7 @@ impl Side {
         let participant = Participant::join(ring.shared(), role)?;
         Ok(Side {
             participant,
+            distance: Distance::new(),
             fruitless: 0,
             gone: None,
         })
@@ -154,9 +156,53 @@ impl Side {
         }
     }
 
+    /// Sends `item` if one attempt does: the short path. Whether it did.
     #[inline(always)]
+    fn push_at_once(&self, item: u64) -> bool {
+        let done = self.participant.is_here() && self.items().push_at_once(item);
+        if done {
+            self.participant.notify_after_exchange();
+        }
+        done
+    }
+
+    /// Takes an item if one attempt does: the short path.
+    #[inline(always)]
+    fn pop_at_once(&self) -> Option<u64> {
+        if !self.participant.is_here() {
+            return None;
+        }
+        let item = self.items().pop_at_once()?;
+        self.participant.notify_after_exchange();
+        Some(item)
+    }
+
+    /// Makes an attempt; where it is in vain, perhaps another one after a rest.
+    #[inline]
+    fn attempt<T>(
+        &mut self,
+        attempt: impl Fn(Items<'_>) -> Result<T, Blocked>,
+    ) -> Result<T, Blocked> {
+        let result = attempt(self.items());
+        if matches!(result, Err(Blocked::NotNow)) {
+            let queue = self.participant.queue();
+            let at = match self.participant.role() {
+                Role::Producer => queue.cursors.tail(),
+                Role::Consumer => queue.cursors.head(),
+            };
+            if self.distance.rest(at, queue.slots.capacity()) {
+                return attempt(self.items());
+            }
+        }
+        result
+    }
+
+    #[inline(never)]
     fn push(&mut self, item: u64) -> Result<Option<()>, SendError> {
-        match self.items().push(item) {
+        if !self.participant.is_here() {
+            return Err(SendError::Forked);
+        }
+        match self.attempt(|items| items.push(item)) {
             Ok(()) => {
                 self.participant.notify_after_exchange();
                 Ok(Some(()))
@@ -174,9 +220,12 @@ impl Side {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn pop(&mut self) -> Result<Option<u64>, RecvError> {
-        match self.items().pop() {
+        if !self.participant.is_here() {
+            return Err(RecvError::Forked);
+        }
+        match self.attempt(|items| items.pop()) {
             Ok(item) => {
                 self.participant.notify_after_exchange();
                 Ok(Some(item))
@@ -222,12 +271,8 @@ impl Producer {
     pub fn try_send(&mut self, item: u64) -> Result<(), SendError> {
         match &mut self.0 {
             Sending::General(producer) => producer.try_send(&item.to_ne_bytes()),
-            Sending::Pairs(side) if !side.participant.is_here() => Err(SendError::Forked),
-            Sending::Pairs(side) => match side.push(item)? {
-                Some(()) => Ok(()),
-                None if side.ask() => side.push(item)?.ok_or(SendError::Full),
-                None => Err(SendError::Full),
-            },
+            Sending::Pairs(side) if side.push_at_once(item) => Ok(()),
+            Sending::Pairs(side) => side.try_push(item),
         }
     }
 
@@ -252,11 +297,8 @@ impl Producer {
     fn send_until(&mut self, item: u64, deadline: Deadline) -> Result<(), SendError> {
         match &mut self.0 {
             Sending::General(producer) => producer.send_until(&item.to_ne_bytes(), deadline),
-            Sending::Pairs(side) if !side.participant.is_here() => Err(SendError::Forked),
-            Sending::Pairs(side) => match side.push(item)? {
-                Some(()) => Ok(()),
-                None => side.wait_to_push(item, deadline),
-            },
+            Sending::Pairs(side) if side.push_at_once(item) => Ok(()),
+            Sending::Pairs(side) => side.wait_to_push(item, deadline),
         }
     }
 
@@ -285,11 +327,9 @@ impl Consumer {
     pub fn try_recv(&mut self) -> Result<u64, RecvError> {
         match &mut self.0 {
             Receiving::General(consumer) => item_of(&consumer.try_recv()?),
-            Receiving::Pairs(side) if !side.participant.is_here() => Err(RecvError::Forked),
-            Receiving::Pairs(side) => match side.pop()? {
+            Receiving::Pairs(side) => match side.pop_at_once() {
                 Some(item) => Ok(item),
-                None if side.ask() => side.pop()?.ok_or(RecvError::Empty),
-                None => Err(RecvError::Empty),
+                None => side.try_pop(),
             },
         }
     }
@@ -315,8 +355,7 @@ impl Consumer {
     fn recv_until(&mut self, deadline: Deadline) -> Result<u64, RecvError> {
         match &mut self.0 {
             Receiving::General(consumer) => item_of(&consumer.recv_until(deadline)?),
-            Receiving::Pairs(side) if !side.participant.is_here() => Err(RecvError::Forked),
-            Receiving::Pairs(side) => match side.pop()? {
+            Receiving::Pairs(side) => match side.pop_at_once() {
                 Some(item) => Ok(item),
                 None => side.wait_to_pop(deadline),
             },
@@ -336,8 +375,29 @@ fn item_of(message: &[u8]) -> Result<u64, RecvError> {
 }
 
 impl Side {
+    #[inline(never)]
+    fn try_push(&mut self, item: u64) -> Result<(), SendError> {
+        match self.push(item)? {
+            Some(()) => Ok(()),
+            None if self.ask() => self.push(item)?.ok_or(SendError::Full),
+            None => Err(SendError::Full),
+        }
+    }
+
+    #[inline(never)]
+    fn try_pop(&mut self) -> Result<u64, RecvError> {
+        match self.pop()? {
+            Some(item) => Ok(item),
+            None if self.ask() => self.pop()?.ok_or(RecvError::Empty),
+            None => Err(RecvError::Empty),
+        }
+    }
+
     #[cold]
     fn wait_to_push(&mut self, item: u64, deadline: Deadline) -> Result<(), SendError> {
+        if let Some(sent) = self.push(item)? {
+            return Ok(sent);
+        }
         self.participant.stalled();
         let mut spinner = self.participant.spinner.clone();
         let mut waiting = Waiting {
@@ -352,6 +412,9 @@ impl Side {
 
     #[cold]
     fn wait_to_pop(&mut self, deadline: Deadline) -> Result<u64, RecvError> {
+        if let Some(item) = self.pop()? {
+            return Ok(item);
+        }
         self.participant.stalled();
         let mut spinner = self.participant.spinner.clone();
         let mut waiting = Waiting {

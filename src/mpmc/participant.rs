@@ -33,6 +33,14 @@ impl Role {
             Role::Consumer => Role::Producer,
         }
     }
+
+    /// Where it waits.
+    fn door(self) -> Door {
+        match self {
+            Role::Producer => Door::Room,
+            Role::Consumer => Door::Messages,
+        }
+    }
 }
 
 /// How the last of a role went, when none of its records is left to tell.
@@ -135,6 +143,8 @@ pub(super) struct Participant {
     queue: Queue<'static>,
     intents: &'static Intents,
     control: &'static Control,
+    /// Where its peers sleep.
+    peers: &'static Bell,
     record: &'static Record,
     /// Gone before `shared`, so that the last one to leave finds nobody present but itself.
     membership: Membership,
@@ -158,12 +168,15 @@ impl Participant {
     /// Takes a free record, or a dead one's.
     pub(super) fn join(shared: &Arc<Shared>, role: Role) -> Result<Participant, Error> {
         let strategy = shared.geometry.wait;
-        let (sleeps, wakes) = match role {
-            Role::Producer => (Door::Room, Door::Messages),
-            Role::Consumer => (Door::Messages, Door::Room),
+        let sleeper = |role: Role| {
+            Sleeper::new(
+                &shared.mapping,
+                strategy,
+                shared.events.as_ref(),
+                role.door(),
+            )
         };
-        let sleeper = |door| Sleeper::new(&shared.mapping, strategy, shared.events.as_ref(), door);
-        let (sleeps, wakes) = (sleeper(sleeps)?, sleeper(wakes)?);
+        let (sleeps, wakes) = (sleeper(role)?, sleeper(role.peer())?);
         let membership = take_record(shared, role)?;
         for event in [sleeps.event(), wakes.event()].into_iter().flatten() {
             // Those who are asleep learn whose death they have to learn of.
@@ -190,6 +203,7 @@ impl Participant {
             record,
             intents: &queue.intents[membership.index() as usize],
             control,
+            peers: control.bell(role.peer().door()),
             shared: shared.clone(),
             membership,
             role,
@@ -281,29 +295,13 @@ impl Participant {
         }
     }
 
-    fn door(&self) -> Door {
-        if self.role == Role::Producer {
-            Door::Room
-        } else {
-            Door::Messages
-        }
-    }
-
-    fn peer_door(&self) -> Door {
-        if self.role == Role::Producer {
-            Door::Messages
-        } else {
-            Door::Room
-        }
-    }
-
     /// After something that a peer may be waiting for.
     #[inline(always)]
     pub(super) fn notify(&self) {
         let rings = match self.notifying {
             Notifying::Nobody => false,
-            Notifying::Lightly => self.control.bell(self.peer_door()).ring_with(light_fence),
-            Notifying::Fenced => self.control.bell(self.peer_door()).ring(),
+            Notifying::Lightly => self.peers.ring_with(light_fence),
+            Notifying::Fenced => self.peers.ring(),
         };
         if rings {
             self.wake_peer();
@@ -314,9 +312,7 @@ impl Participant {
     /// relaxed stores came after.
     #[inline(always)]
     pub(super) fn notify_after_exchange(&self) {
-        if self.notifying != Notifying::Nobody
-            && self.control.bell(self.peer_door()).ring_after_exchange()
-        {
+        if self.notifying != Notifying::Nobody && self.peers.ring_after_exchange() {
             self.wake_peer();
         }
     }
@@ -324,13 +320,13 @@ impl Participant {
     #[cold]
     fn wake_peer(&self) {
         self.count(|record| &record.wakes);
-        self.wakes.wake(self.control.bell(self.peer_door()).word());
+        self.wakes.wake(self.peers.word());
     }
 
     /// Wakes another one that waits as this one did: there is more, or nothing to wait for.
     #[cold]
     pub(super) fn pass_on(&self) {
-        let bell = self.control.bell(self.door());
+        let bell = self.control.bell(self.role.door());
         if self.notifying != Notifying::Nobody && bell.ring() {
             self.sleeps.wake(bell.word());
         }
@@ -343,7 +339,7 @@ impl Participant {
 
     /// The word on which it sleeps.
     pub(super) fn bell_word(&self) -> &AtomicU64 {
-        self.control.bell(self.door()).word()
+        self.control.bell(self.role.door()).word()
     }
 
     /// After a sleep that somebody else slept for it.
@@ -359,7 +355,7 @@ impl Participant {
 
     /// Announces that it is going to sleep.
     pub(super) fn announce(&self) -> u64 {
-        let bell = self.control.bell(self.door());
+        let bell = self.control.bell(self.role.door());
         if self.shared.geometry.wait == WaitStrategy::Adaptive {
             bell.announce_with(|| self.fence_others())
         } else {
@@ -370,7 +366,7 @@ impl Participant {
     /// Sleeps until woken, at most a slice of time.
     pub(super) fn sleep(&self, expected: u64, deadline: Deadline) -> std::io::Result<()> {
         self.count(|record| &record.parks);
-        let bell = self.control.bell(self.door());
+        let bell = self.control.bell(self.role.door());
         let result = self.sleeps.sleep(bell.word(), expected, deadline);
         // Others may sleep still, and whoever woke this one cleared the mark.
         self.announce();
@@ -403,11 +399,18 @@ impl Participant {
         self.count(|record| &record.redelivered);
     }
 
-    /// Counts a message of `len` bytes, sent or taken: two words of a line that is this one's alone.
+    /// Counts a message of `len` bytes, sent or taken.
     #[inline(always)]
     pub(super) fn passed(&self, len: usize) {
-        Record::add(&self.record.messages, 1);
-        Record::add(&self.record.bytes, len as u64);
+        self.passed_several(1, len as u64);
+    }
+
+    /// Counts `messages`, sent or taken, with `bytes` in all: two words of a line that is this one's alone.
+    #[inline(always)]
+    pub(super) fn passed_several(&self, messages: u64, bytes: u64) {
+        let record = self.record;
+        Record::add(&record.messages, messages);
+        Record::add(&record.bytes, bytes);
     }
 
     fn count(&self, counter: fn(&Record) -> &AtomicU64) {

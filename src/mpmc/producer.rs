@@ -12,7 +12,7 @@ use crate::os::clock::Deadline;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::ring::mpmc::{Blocked, Queue, Run, Unblocked};
 use crate::sleeper::Sleeper;
-use crate::wait::{Blocking, WaitStrategy, block_on};
+use crate::wait::{Blocking, Distance, WaitStrategy, block_on};
 
 use super::participant::{Gone, LOST_SENDING, Participant, Role};
 use super::ring::Shared;
@@ -32,6 +32,7 @@ pub struct Producer {
     open: Run,
     /// Slots of tickets below this are known to be free, as far as the tail has not passed them.
     free: u64,
+    distance: Distance,
     fruitless: u32,
     gone: Option<Gone>,
 }
@@ -42,6 +43,7 @@ impl Producer {
             member: Ok(participant),
             open: Run::NONE,
             free: 0,
+            distance: Distance::new(),
             fruitless: 0,
             gone: None,
         }
@@ -106,13 +108,35 @@ impl Producer {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn claim(&mut self) -> Result<Option<u64>, SendError> {
-        let participant = self.participant();
-        match participant.queue().claim_write(participant.intents()) {
+        let claim = |participant: &Participant, _: &mut u64| {
+            participant.queue().claim_write(participant.intents())
+        };
+        match self.attempt(claim) {
             Ok(ticket) => Ok(Some(ticket)),
             Err(blocked) => self.blocked(blocked).map(|()| None),
         }
+    }
+
+    /// Makes a claim; where there is no room, perhaps another one after a rest.
+    #[inline]
+    fn attempt<T>(
+        &mut self,
+        claim: impl Fn(&Participant, &mut u64) -> Result<T, Blocked>,
+    ) -> Result<T, Blocked> {
+        let mut free = self.free;
+        let participant = self.participant();
+        let mut result = claim(participant, &mut free);
+        if matches!(result, Err(Blocked::NotNow)) {
+            let queue = participant.queue();
+            let (at, slots) = (queue.cursors.tail(), queue.slots.capacity());
+            if self.distance.rest(at, slots) {
+                result = claim(self.participant(), &mut free);
+            }
+        }
+        self.free = free;
+        result
     }
 
     #[cold]
@@ -159,10 +183,16 @@ impl Producer {
         }
     }
 
-    /// Sends `message` if that takes one attempt: the short path. Whether it did.
+    /// Sends `message` if that takes one attempt and there is nothing to be settled or refused: the short path.
+    /// Whether it did.
     #[inline(always)]
     fn send_at_once(&self, message: &[u8]) -> bool {
-        let participant = self.participant();
+        let Ok(participant) = &self.member else {
+            return false;
+        };
+        if !participant.is_here() || self.open.count != 0 || message.len() > participant.slot_size {
+            return false;
+        }
         // A copy: its parts stay in registers. A reference would be followed again after each access to
         // shared memory.
         let queue = *participant.queue();
@@ -190,8 +220,6 @@ impl Producer {
     /// [`SendError::Full`]; [`SendError::Closed`]; [`SendError::MessageTooLarge`].
     #[inline(always)]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.ready()?;
-        self.check(message.len())?;
         if self.send_at_once(message) {
             return Ok(());
         }
@@ -200,6 +228,8 @@ impl Producer {
 
     #[inline(never)]
     fn try_send_again(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.ready()?;
+        self.check(message.len())?;
         let ticket = match self.claim()? {
             Some(ticket) => ticket,
             None => self.fruitless()?.ok_or(SendError::Full)?,
@@ -245,8 +275,6 @@ impl Producer {
         message: &[u8],
         deadline: Deadline,
     ) -> Result<(), SendError> {
-        self.ready()?;
-        self.check(message.len())?;
         if self.send_at_once(message) {
             return Ok(());
         }
@@ -255,6 +283,8 @@ impl Producer {
 
     #[inline(never)]
     fn send_again(&mut self, message: &[u8], deadline: Deadline) -> Result<(), SendError> {
+        self.ready()?;
+        self.check(message.len())?;
         let ticket = match self.claim()? {
             Some(ticket) => ticket,
             None => self.wait_for_room(deadline)?,
@@ -360,14 +390,11 @@ impl Producer {
         while let Some(first) = next {
             // As many slots as there are messages for certain.
             let most = BATCH.min(1 + messages.size_hint().0 as u64);
-            let mut free = self.free;
-            let participant = self.participant();
             // Open until they are committed: the iterator may panic, or have promised too much.
-            let claim = participant
-                .queue()
-                .claim_write_run(participant.intents(), &mut free, most);
-            self.free = free;
-            let run = match claim {
+            let run = match self.attempt(|participant, free| {
+                let intents = participant.intents();
+                participant.queue().claim_write_run(intents, free, most)
+            }) {
                 Ok(run) => run,
                 Err(blocked) => {
                     self.blocked(blocked)?;
@@ -377,30 +404,29 @@ impl Producer {
             };
             self.open = run;
             next = Some(first);
-            let (mut filled, mut result) = (0, Ok(()));
+            let participant = self.participant();
+            let (queue, max) = (*participant.queue(), participant.slot_size);
+            let (mut filled, mut bytes, mut result) = (0, 0, Ok(()));
             while filled < run.count
                 && let Some(message) = next
             {
                 let message = message.as_ref();
-                result = self.check(message.len());
-                if result.is_err() {
+                let len = message.len();
+                if len > max {
+                    result = Err(SendError::MessageTooLarge { len, max });
                     next = None;
                     break;
                 }
-                fill(
-                    *self.participant().queue(),
-                    run.first.wrapping_add(filled),
-                    message,
-                );
-                self.participant().passed(message.len());
+                fill(queue, run.first.wrapping_add(filled), message);
                 filled += 1;
+                bytes += len as u64;
                 next = messages.next();
             }
             // One after the other, when all are there: consumers find them together, and the lines stream.
-            let queue = *self.participant().queue();
             for i in 0..filled {
                 queue.commit(run.first.wrapping_add(i));
             }
+            participant.passed_several(filled, bytes);
             self.open = Run {
                 first: run.first.wrapping_add(filled),
                 count: run.count - filled,
@@ -524,6 +550,7 @@ impl Clone for Producer {
             member,
             open: Run::NONE,
             free: 0,
+            distance: Distance::new(),
             fruitless: 0,
             gone: None,
         }

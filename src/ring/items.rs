@@ -13,7 +13,7 @@
 //! and taken without gaps.
 
 use super::mpmc::Blocked;
-use crate::primitive::{AtomicU64, Ordering, Pairs};
+use crate::primitive::{AtomicU64, Ordering, Pairs, leave_the_line};
 
 const CLOSED: u64 = 1 << 63;
 /// Slots looked at in one call before it gives up with a "try again": only a hostile peer's words can
@@ -37,8 +37,47 @@ fn lead(word: u64, value: u64) -> i64 {
 }
 
 impl Items<'_> {
-    /// Sends `item`.
+    /// As [`Items::push`], if one attempt does. By value: the view's parts stay in registers.
     #[inline(always)]
+    pub(crate) fn push_at_once(self, item: u64) -> bool {
+        let ticket = self.tail.load(Ordering::Relaxed);
+        if self.pairs.sequence(ticket) != ticket {
+            return false;
+        }
+        // Free, and not closed: 0 was left there.
+        let new = (ticket.wrapping_add(1), item);
+        let done = self.pairs.compare_exchange(ticket, (ticket, 0), new);
+        if done {
+            self.hint(self.tail, ticket);
+        } else {
+            leave_the_line();
+        }
+        done
+    }
+
+    /// As [`Items::pop`], if one attempt does. By value: see [`Items::push_at_once`].
+    #[inline(always)]
+    pub(crate) fn pop_at_once(self) -> Option<u64> {
+        let ticket = self.head.load(Ordering::Relaxed);
+        let ready = ticket.wrapping_add(1);
+        if self.pairs.sequence(ticket) != ready {
+            return None;
+        }
+        let item = self.pairs.item(ticket);
+        let free = ticket.wrapping_add(self.pairs.capacity());
+        if self
+            .pairs
+            .compare_exchange(ticket, (ready, item), (free, 0))
+        {
+            self.hint(self.head, ticket);
+            return Some(item);
+        }
+        leave_the_line();
+        None
+    }
+
+    /// Sends `item`.
+    #[inline(never)]
     pub(crate) fn push(&self, item: u64) -> Result<(), Blocked> {
         let mut ticket = self.tail.load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
@@ -50,6 +89,7 @@ impl Items<'_> {
                     self.hint(self.tail, ticket);
                     return Ok(());
                 }
+                leave_the_line();
             } else {
                 match self.next_to_write(ticket, word) {
                     Ok(next) => ticket = next,
@@ -89,7 +129,7 @@ impl Items<'_> {
     }
 
     /// Takes an item.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn pop(&self) -> Result<u64, Blocked> {
         let mut ticket = self.head.load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
@@ -101,6 +141,7 @@ impl Items<'_> {
                     self.hint(self.head, ticket);
                     return Ok(item);
                 }
+                leave_the_line();
             } else {
                 let ahead = lead(word, ticket.wrapping_add(1));
                 if ahead < 0 {

@@ -39,7 +39,7 @@
 //! unsettled has to wait for a consumer. While it does this it counts as dead itself (`Joining` in
 //! the participant's record), or its own old intents would look like a living one's.
 
-use crate::primitive::{AtomicU64, CachePadded, Ordering, Slots};
+use crate::primitive::{AtomicU64, CachePadded, Ordering, Slots, leave_the_line};
 
 /// Tickets are below this: one more is refused as if the ring were closed, after nearly six years at
 /// a hundred million messages a second. Bits above are flags.
@@ -151,6 +151,18 @@ impl Cursors {
         }
     }
 
+    /// The next ticket for a producer, as a hint. (The other cursor's line is left alone.)
+    #[inline]
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Relaxed)
+    }
+
+    /// The next ticket for a consumer, as a hint.
+    #[inline]
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
+    }
+
     /// Tail and head, for the ring of items, to which they are hints.
     #[inline(always)]
     pub(crate) fn as_hints(&self) -> (&AtomicU64, &AtomicU64) {
@@ -254,6 +266,15 @@ fn adoption(word: u64, ticket: u64) -> Option<(u64, u64)> {
         .then_some((word >> OWNER_SHIFT & 0xff, word >> ROUND_SHIFT & ROUND_MASK))
 }
 
+/// Another one moved the cursor first: names nothing any more, and keeps away from the cursor's line for a
+/// while.
+#[cold]
+fn lost_race(intent: &AtomicU64) {
+    // RELEASE: SYNC: intent overwritten after the slot moved on
+    intent.store(Run::NONE.word(), Ordering::Release);
+    leave_the_line();
+}
+
 // The data path.
 impl<'a> Queue<'a> {
     /// As [`Queue::claim_write`], if one attempt does. By value, and calling nothing that is not inlined:
@@ -263,7 +284,16 @@ impl<'a> Queue<'a> {
         let tail = self.cursors.tail.load(Ordering::Relaxed);
         // ACQUIRE: the reader's accesses to the payload. SYNC: slot free for the next lap
         let is_free = self.slots.sequence(tail).load(Ordering::Acquire) == tail;
-        (is_free && self.move_tail(me, tail, 1).is_ok()).then_some(tail)
+        if !is_free {
+            return None;
+        }
+        match self.move_tail(me, tail, 1) {
+            Ok(()) => Some(tail),
+            Err(_) => {
+                lost_race(&me.write);
+                None
+            }
+        }
     }
 
     /// Claims one slot for writing. It stays the caller's until [`Queue::commit`] or
@@ -280,7 +310,10 @@ impl<'a> Queue<'a> {
             }
             match self.move_tail(me, tail, 1) {
                 Ok(()) => return Ok(tail),
-                Err(now) => tail = now,
+                Err(_) => {
+                    lost_race(&me.write);
+                    tail = self.cursors.tail.load(Ordering::Relaxed);
+                }
             }
         }
         self.give_up(&me.write)
@@ -310,7 +343,10 @@ impl<'a> Queue<'a> {
             }
             match self.move_tail(me, tail, count) {
                 Ok(()) => return Ok(Run { first: tail, count }),
-                Err(now) => tail = now,
+                Err(_) => {
+                    lost_race(&me.write);
+                    tail = self.cursors.tail.load(Ordering::Relaxed);
+                }
             }
         }
         self.give_up(&me.write)
@@ -428,7 +464,16 @@ impl<'a> Queue<'a> {
         let head = self.cursors.head.load(Ordering::Relaxed);
         // ACQUIRE: the payload. SYNC: message ready
         let is_ready = self.slots.sequence(head).load(Ordering::Acquire) == ready(head);
-        (is_ready && self.move_head(me, head, 1).is_ok()).then_some(head)
+        if !is_ready {
+            return None;
+        }
+        match self.move_head(me, head, 1) {
+            Ok(()) => Some(head),
+            Err(_) => {
+                lost_race(&me.read);
+                None
+            }
+        }
     }
 
     /// Takes one message. It stays the caller's until [`Queue::release`], which must come before its
@@ -445,7 +490,10 @@ impl<'a> Queue<'a> {
             }
             match self.move_head(me, head, 1) {
                 Ok(()) => return Ok(head),
-                Err(now) => head = now,
+                Err(_) => {
+                    lost_race(&me.read);
+                    head = self.cursors.head.load(Ordering::Relaxed);
+                }
             }
         }
         self.give_up(&me.read)
@@ -471,7 +519,10 @@ impl<'a> Queue<'a> {
             let count = 1 + (1..most).take_while(is_ready).count() as u64;
             match self.move_head(me, head, count) {
                 Ok(()) => return Ok(Run { first: head, count }),
-                Err(now) => head = now,
+                Err(_) => {
+                    lost_race(&me.read);
+                    head = self.cursors.head.load(Ordering::Relaxed);
+                }
             }
         }
         self.give_up(&me.read)

@@ -11,7 +11,7 @@ mod bell;
 mod spinner;
 mod strategy;
 
-pub(crate) use backoff::Backoff;
+pub(crate) use backoff::{Backoff, Distance};
 pub(crate) use bell::Bell;
 pub(crate) use spinner::Spinner;
 pub use strategy::WaitStrategy;

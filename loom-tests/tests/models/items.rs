@@ -30,19 +30,32 @@ impl Ring {
             pairs: Pairs(&self.pairs),
         }
     }
+
+    /// As the handles do: by the short path, or else the long one.
+    fn push(&self, item: u64) -> Result<(), Blocked> {
+        match self.items().push_at_once(item) {
+            true => Ok(()),
+            false => self.items().push(item),
+        }
+    }
+
+    fn pop(&self) -> Result<u64, Blocked> {
+        let item = self.items().pop_at_once();
+        item.map_or_else(|| self.items().pop(), Ok)
+    }
 }
 
 /// Everything left, and then: is every slot usable?
 fn drain(ring: &Ring) -> Vec<u64> {
     let mut left = Vec::new();
-    while let Ok(item) = ring.items().pop() {
+    while let Ok(item) = ring.pop() {
         left.push(item);
     }
     for item in [90, 91] {
-        assert_eq!(ring.items().push(item), Ok(()));
+        assert_eq!(ring.push(item), Ok(()));
     }
-    assert_eq!(ring.items().push(99), Err(Blocked::NotNow));
-    assert_eq!((ring.items().pop(), ring.items().pop()), (Ok(90), Ok(91)));
+    assert_eq!(ring.push(99), Err(Blocked::NotNow));
+    assert_eq!((ring.pop(), ring.pop()), (Ok(90), Ok(91)));
     left
 }
 
@@ -53,11 +66,11 @@ pub(crate) fn nothing_is_lost_or_doubled_with_two_producers() {
         let a = thread::spawn(move || {
             [11, 12]
                 .into_iter()
-                .filter(|i| r1.items().push(*i).is_ok())
+                .filter(|i| r1.push(*i).is_ok())
                 .collect::<Vec<_>>()
         });
-        let b = thread::spawn(move || r2.items().push(21).is_ok());
-        let mut got = Vec::from_iter(ring.items().pop().ok());
+        let b = thread::spawn(move || r2.push(21).is_ok());
+        let mut got = Vec::from_iter(ring.pop().ok());
         let mut sent = a.join().unwrap();
         if b.join().unwrap() {
             sent.push(21);
@@ -77,11 +90,11 @@ pub(crate) fn two_consumers_take_different_items() {
     explore("1 producer, 2 consumers", || {
         let ring = Ring::new();
         let (r1, r2) = (ring.clone(), ring.clone());
-        ring.items().push(1).unwrap();
-        let a = thread::spawn(move || r1.items().pop().ok());
-        let b = thread::spawn(move || r2.items().pop().ok());
+        ring.push(1).unwrap();
+        let a = thread::spawn(move || r1.pop().ok());
+        let b = thread::spawn(move || r2.pop().ok());
         let mut sent = vec![1];
-        sent.extend([2, 3].into_iter().filter(|i| ring.items().push(*i).is_ok()));
+        sent.extend([2, 3].into_iter().filter(|i| ring.push(*i).is_ok()));
         let mut got: Vec<u64> = a
             .join()
             .unwrap()
@@ -101,16 +114,16 @@ pub(crate) fn closing_loses_nothing_that_was_sent() {
         let producer = thread::spawn(move || {
             [1, 2, 3]
                 .into_iter()
-                .filter(|i| r1.items().push(*i).is_ok())
+                .filter(|i| r1.push(*i).is_ok())
                 .collect::<Vec<u64>>()
         });
         let closer = thread::spawn(move || r2.items().close());
-        let mut got = Vec::from_iter(ring.items().pop().ok());
+        let mut got = Vec::from_iter(ring.pop().ok());
         let sent = producer.join().unwrap();
         closer.join().unwrap();
-        assert_eq!(ring.items().push(9), Err(Blocked::Closed));
+        assert_eq!(ring.push(9), Err(Blocked::Closed));
         loop {
-            match ring.items().pop() {
+            match ring.pop() {
                 Ok(item) => got.push(item),
                 Err(blocked) => {
                     assert_eq!(blocked, Blocked::Closed);
