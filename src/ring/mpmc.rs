@@ -266,12 +266,20 @@ fn adoption(word: u64, ticket: u64) -> Option<(u64, u64)> {
         .then_some((word >> OWNER_SHIFT & 0xff, word >> ROUND_SHIFT & ROUND_MASK))
 }
 
-/// Another one moved the cursor first: names nothing any more, and keeps away from the cursor's line for a
-/// while.
-#[cold]
-fn lost_race(intent: &AtomicU64) {
+/// Names nothing any more.
+#[inline]
+fn clear(intent: &AtomicU64) {
     // RELEASE: SYNC: intent overwritten after the slot moved on
     intent.store(Run::NONE.word(), Ordering::Release);
+}
+
+/// Another one moved the cursor first.
+#[cold]
+fn lost_race(intent: &AtomicU64) {
+    // A loser must not be taken for the claimant: before it returns, waits or spins, it names nothing.
+    clear(intent);
+    // The cursor's line is the winner's for a while. Taken from each other with every message, it would be
+    // neither's.
     leave_the_line();
 }
 
@@ -305,7 +313,7 @@ impl<'a> Queue<'a> {
             // ACQUIRE: the reader's accesses to the payload. SYNC: slot free for the next lap
             let word = self.slots.sequence(tail).load(Ordering::Acquire);
             if word != tail {
-                tail = self.no_slot(me, tail, word)?;
+                tail = self.no_slot(tail, word)?;
                 continue;
             }
             match self.move_tail(me, tail, 1) {
@@ -316,7 +324,7 @@ impl<'a> Queue<'a> {
                 }
             }
         }
-        self.give_up(&me.write)
+        Err(Blocked::NotNow)
     }
 
     /// Claims between 1 and `most` slots in a row for writing. `free` is the caller's own: slots of tickets
@@ -336,7 +344,7 @@ impl<'a> Queue<'a> {
                 // ACQUIRE: SYNC: slot free for the next lap
                 let word = self.slots.sequence(tail).load(Ordering::Acquire);
                 if word != tail {
-                    tail = self.no_slot(me, tail, word)?;
+                    tail = self.no_slot(tail, word)?;
                     continue;
                 }
                 count = 1;
@@ -349,7 +357,7 @@ impl<'a> Queue<'a> {
                 }
             }
         }
-        self.give_up(&me.write)
+        Err(Blocked::NotNow)
     }
 
     /// How many slots from `tail` on are free, up to `most`. (A free slot stays free until the tail has moved
@@ -419,21 +427,17 @@ impl<'a> Queue<'a> {
 
     /// The slot at `tail` is not free, but holds `word`: where to try next, or why not.
     #[cold]
-    fn no_slot(&self, me: &Intents, tail: u64, word: u64) -> Result<u64, Blocked> {
+    fn no_slot(&self, tail: u64, word: u64) -> Result<u64, Blocked> {
         if tail >= LIMIT {
-            self.clear(&me.write);
             return Err(Blocked::Closed);
         }
         if lead(word, tail) < 0 {
-            // A loser must not be taken for the claimant: before it returns, it names nothing.
-            self.clear(&me.write);
             return Err(Blocked::NotNow);
         }
         // Somebody else claimed it meanwhile, and the tail moved before the slot did.
         let now = self.cursors.tail.load(Ordering::Relaxed);
         // Nor does the slot of a tail that stands still hold anything else of this lap.
         if now == tail {
-            self.clear(&me.write);
             return Err(Blocked::Corrupt(tail));
         }
         Ok(now)
@@ -485,7 +489,7 @@ impl<'a> Queue<'a> {
             // ACQUIRE: the payload. SYNC: message ready
             let word = self.slots.sequence(head).load(Ordering::Acquire);
             if word != ready(head) {
-                head = self.no_message(me, head, word)?;
+                head = self.no_message(head, word)?;
                 continue;
             }
             match self.move_head(me, head, 1) {
@@ -496,7 +500,7 @@ impl<'a> Queue<'a> {
                 }
             }
         }
-        self.give_up(&me.read)
+        Err(Blocked::NotNow)
     }
 
     /// Takes between 1 and `most` messages in a row.
@@ -508,7 +512,7 @@ impl<'a> Queue<'a> {
             // ACQUIRE: the payload. SYNC: message ready
             let word = self.slots.sequence(head).load(Ordering::Acquire);
             if word != ready(head) {
-                head = self.no_message(me, head, word)?;
+                head = self.no_message(head, word)?;
                 continue;
             }
             // A ready message stays so until the head has moved past it. ACQUIRE: SYNC: message ready
@@ -525,7 +529,7 @@ impl<'a> Queue<'a> {
                 }
             }
         }
-        self.give_up(&me.read)
+        Err(Blocked::NotNow)
     }
 
     #[inline(always)]
@@ -546,19 +550,17 @@ impl<'a> Queue<'a> {
     }
 
     #[cold]
-    fn no_message(&self, me: &Intents, head: u64, word: u64) -> Result<u64, Blocked> {
+    fn no_message(&self, head: u64, word: u64) -> Result<u64, Blocked> {
         if word == poisoned(head) {
             self.step_over(head);
             return Ok(self.cursors.head.load(Ordering::Relaxed));
         }
         if lead(word, ready(head)) < 0 {
-            self.clear(&me.read);
             return Err(Blocked::NotNow);
         }
         let now = self.cursors.head.load(Ordering::Relaxed);
         // Nor does the slot of a head that stands still hold anything else of this lap.
         if now == head {
-            self.clear(&me.read);
             return Err(Blocked::Corrupt(head));
         }
         Ok(now)
@@ -577,20 +579,6 @@ impl<'a> Queue<'a> {
     #[inline(always)]
     fn next_lap(self, ticket: u64) -> u64 {
         ticket.wrapping_add(self.slots.capacity())
-    }
-
-    /// A claim that failed leaves no name behind, so that a dead winner's ticket is not taken for
-    /// this living loser's.
-    #[inline]
-    fn clear(&self, intent: &AtomicU64) {
-        // RELEASE: SYNC: intent overwritten after the slot moved on
-        intent.store(Run::NONE.word(), Ordering::Release);
-    }
-
-    #[cold]
-    fn give_up<T>(&self, intent: &AtomicU64) -> Result<T, Blocked> {
-        self.clear(intent);
-        Err(Blocked::NotNow)
     }
 }
 
@@ -936,7 +924,7 @@ impl<'a> Queue<'a> {
                 return false;
             }
         }
-        self.clear(&intents.write);
+        clear(&intents.write);
         let (read, legacy) = (
             Run::from_word(intents.read.load(Ordering::Relaxed)),
             Run::from_word(intents.legacy.load(Ordering::Relaxed)),
@@ -970,7 +958,7 @@ impl<'a> Queue<'a> {
             intents.legacy.store(read.word(), Ordering::Relaxed);
         }
         // RELEASE: `legacy` is there before `read` is gone. SYNC: read moved to legacy
-        self.clear(&intents.read);
+        clear(&intents.read);
         self.disown(me);
         if held {
             self.raise_alarm();
