@@ -150,6 +150,14 @@ impl Consumer {
         }
     }
 
+    /// Whether, after a look that found nothing, a message comes within the few hundred nanoseconds that
+    /// an answer takes. If so the fast path takes it: of all that comes after the message is there, each
+    /// instruction is latency.
+    #[inline(never)]
+    fn answer_comes(&mut self) -> bool {
+        self.side.spinner.expects_answers() && self.rx.answer_comes()
+    }
+
     /// Takes a message if the fast path can.
     #[inline(always)]
     fn take_at_once(&mut self) -> Option<(u64, u64)> {
@@ -157,6 +165,15 @@ impl Consumer {
             return None;
         }
         self.rx.take_at_once()
+    }
+
+    /// Takes a message if the fast path can, now or when an answer is due.
+    #[inline(always)]
+    fn take_soon(&mut self) -> Option<(u64, u64)> {
+        match self.take_at_once() {
+            None if self.answer_comes() => self.take_at_once(),
+            found => found,
+        }
     }
 
     #[cold]
@@ -222,7 +239,7 @@ impl Consumer {
     /// As [`Consumer::try_recv`], but for [`RecvError::Empty`].
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        if let Some((payload, len)) = self.take_at_once() {
+        if let Some((payload, len)) = self.take_soon() {
             return Ok(self.lend(Record {
                 payload,
                 len,
@@ -238,7 +255,7 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::recv`], and [`RecvError::TimedOut`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        if let Some((payload, len)) = self.take_at_once() {
+        if let Some((payload, len)) = self.take_soon() {
             return Ok(self.lend(Record {
                 payload,
                 len,
@@ -266,7 +283,7 @@ impl Consumer {
     /// ```
     #[inline(always)]
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
-        if self.consume_at_once(buffer) {
+        if self.copy_at_once(buffer) || self.answer_comes() && self.copy_at_once(buffer) {
             return Ok(());
         }
         let record = self.take_until(Deadline::NEVER)?;
@@ -280,7 +297,7 @@ impl Consumer {
     /// As [`Consumer::try_recv`].
     #[inline(always)]
     pub fn try_recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), RecvError> {
-        if self.consume_at_once(buffer) {
+        if self.copy_at_once(buffer) {
             return Ok(());
         }
         let record = self.try_take()?;
@@ -309,7 +326,7 @@ impl Consumer {
     /// As [`Consumer::recv`], and [`RecvError::BufferTooSmall`], with the message left in the ring.
     #[inline]
     pub fn recv_into_slice(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
-        let record = match self.take_at_once() {
+        let record = match self.take_soon() {
             Some((payload, len)) => Record {
                 payload,
                 len,
@@ -333,14 +350,19 @@ impl Consumer {
 
     /// Copies a message out if the fast path can.
     #[inline(always)]
-    fn consume_at_once(&mut self, buffer: &mut Vec<u8>) -> bool {
+    fn copy_at_once(&mut self, buffer: &mut Vec<u8>) -> bool {
+        // SAFETY: a message lies in the data area.
+        self.consume_at_once(|data, payload, len| unsafe {
+            copy_to_vec(data, payload, len as usize, buffer)
+        })
+    }
+
+    /// Has `read` read a message, where it is and how long, if the fast path can.
+    #[inline(always)]
+    fn consume_at_once(&mut self, read: impl FnOnce(Data<'_>, u64, u64)) -> bool {
         if !self.side.here.is_here() || self.rx.is_open() {
             return false;
         }
-        // SAFETY: a message lies in the data area.
-        let read = |data: Data<'_>, payload, len: u64| unsafe {
-            copy_to_vec(data, payload, len as usize, buffer)
-        };
         match self.rx.consume_at_once(read) {
             Some(Notify::Nobody) => true,
             Some(Notify::Peer) => {
@@ -362,20 +384,14 @@ impl Consumer {
     ) -> Result<R, RecvError> {
         let mut outcome = None;
         let mut position = self.rx.position();
-        let mut notify = Notify::Nobody;
-        if self.side.here.is_here() && !self.rx.is_open() {
-            let consumed = self.rx.consume_at_once(|data, payload, len| {
+        let mut at_once = |consumer: &mut Consumer| {
+            consumer.consume_at_once(|data, payload, len| {
                 outcome = Some(read(data.pointer(payload), len as usize));
-            });
-            notify = consumed.unwrap_or(Notify::Nobody);
-        }
+            })
+        };
+        let _ = at_once(self) || wait.is_some() && self.answer_comes() && at_once(self);
         let outcome = match outcome {
-            Some(outcome) => {
-                if notify == Notify::Peer {
-                    self.side.wake(self.rx.room_word());
-                }
-                outcome
-            }
+            Some(outcome) => outcome,
             None => {
                 let record = match wait {
                     None => self.try_take()?,

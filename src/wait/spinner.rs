@@ -75,6 +75,12 @@ impl Spinner {
         !self.alone && self.looks & 511 != BARE & 511
     }
 
+    /// Whether it pays to look for a while before a wait is begun at all.
+    #[inline]
+    pub(crate) fn expects_answers(&self) -> bool {
+        !self.alone && matches!(self.strategy, WaitStrategy::Spin | WaitStrategy::Adaptive)
+    }
+
     /// What was waited for is there.
     #[inline]
     pub(crate) fn succeeded(&mut self) {
