@@ -239,7 +239,7 @@ impl Consumer {
     /// As [`Consumer::try_recv`], but for [`RecvError::Empty`].
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        if let Some((payload, len)) = self.take_soon() {
+        if let Some((payload, len)) = self.take_at_once() {
             return Ok(self.lend(Record {
                 payload,
                 len,
@@ -255,7 +255,7 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::recv`], and [`RecvError::TimedOut`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        if let Some((payload, len)) = self.take_soon() {
+        if let Some((payload, len)) = self.take_at_once() {
             return Ok(self.lend(Record {
                 payload,
                 len,
