@@ -28,8 +28,9 @@ const LOOK_INTO_IT: u32 = 1024;
 /// its first use that finds one, and until then returns the error.
 pub struct Consumer {
     member: Result<Participant, (Arc<Shared>, Error)>,
-    /// Messages taken and not released: borrowed, or their guard was leaked.
-    open: Run,
+    /// Messages taken and not released: borrowed, or their guard was leaked. A [`Run`] in one word, which is written
+    /// with every message; 0 for none.
+    open: u64,
     /// The alarm for messages of dead consumers that has been answered.
     alarm: u64,
     distance: Distance,
@@ -57,11 +58,19 @@ impl Taken {
     }
 }
 
+/// A taken message: how long it says that it is, and whether it can be.
+struct Found {
+    taken: Taken,
+    len: usize,
+    fits: bool,
+    slots: Slots<'static>,
+}
+
 impl Consumer {
     pub(super) fn new(participant: Participant) -> Consumer {
         Consumer {
             member: Ok(participant),
-            open: Run::NONE,
+            open: 0,
             alarm: STALE,
             distance: Distance::new(),
             fruitless: 0,
@@ -84,7 +93,7 @@ impl Consumer {
             Ok(participant) if participant.is_here() => {}
             _ => self.not_ready()?,
         }
-        if self.open.count != 0 {
+        if self.open != 0 {
             self.settle();
         }
         Ok(())
@@ -112,26 +121,26 @@ impl Consumer {
     fn settle(&mut self) {
         let participant = self.participant();
         let queue = participant.queue();
-        for ticket in self.open.tickets(queue.slots.capacity()) {
+        for ticket in Run::from_word(self.open).tickets(queue.slots.capacity()) {
             queue.release(ticket);
         }
         participant.notify();
-        self.open.count = 0;
+        self.open = 0;
     }
 
     /// Takes a message if that needs one attempt and there is nothing to be settled or looked into: the short
-    /// path. Its ticket and its length, which is to be checked.
+    /// path.
     #[inline(always)]
-    fn take_at_once(&mut self) -> Option<(Taken, usize)> {
+    fn take_at_once(&mut self) -> Option<Found> {
         let Ok(participant) = &self.member else {
             return None;
         };
-        if !participant.is_here() || self.open.count != 0 {
+        if !participant.is_here() || self.open != 0 {
             return None;
         }
         // A copy: its parts stay in registers. A reference would be followed again after each access to
         // shared memory.
-        let queue = *participant.queue();
+        let (queue, slots) = (*participant.queue(), participant.slots());
         if queue.alarm() != self.alarm {
             return None;
         }
@@ -139,8 +148,14 @@ impl Consumer {
         // Loaded once: a hostile producer may change it at any time.
         let len = queue.slots.length(first).load(Ordering::Relaxed) as usize;
         participant.passed(len);
-        self.open = Run { first, count: 1 };
-        Some((Taken(first), len))
+        let fits = len <= participant.slot_size;
+        self.open = Run { first, count: 1 }.word();
+        Some(Found {
+            taken: Taken(first),
+            len,
+            fits,
+            slots,
+        })
     }
 
     #[inline(never)]
@@ -154,7 +169,7 @@ impl Consumer {
             |participant: &Participant| participant.queue().claim_read(participant.intents());
         match self.attempt(claim) {
             Ok(first) => {
-                self.open = Run { first, count: 1 };
+                self.open = Run { first, count: 1 }.word();
                 Ok(Some(Taken(first)))
             }
             Err(blocked) => self.blocked(blocked),
@@ -224,10 +239,11 @@ impl Consumer {
         match ticket {
             Some(ticket) => {
                 participant.adopted();
-                self.open = Run {
+                let run = Run {
                     first: ticket,
                     count: 1,
                 };
+                self.open = run.word();
                 Some(Taken(ticket | Taken::AGAIN))
             }
             None => {
@@ -291,31 +307,36 @@ impl Consumer {
     /// Waits for a message.
     #[inline(always)]
     fn receive(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvError> {
-        let (taken, len) = match self.take_at_once() {
+        let found = match self.take_at_once() {
             Some(found) => found,
             None => self.receive_again(deadline)?,
         };
-        self.message(taken, len)
+        self.message(found)
     }
 
     #[inline(never)]
-    fn receive_again(&mut self, deadline: Deadline) -> Result<(Taken, usize), RecvError> {
+    fn receive_again(&mut self, deadline: Deadline) -> Result<Found, RecvError> {
         self.ready()?;
         let taken = match self.take()? {
             Some(taken) => taken,
             None => self.wait_for_message(deadline)?,
         };
-        Ok((taken, self.len_of(taken)))
+        Ok(self.found(taken))
     }
 
-    /// The length of a taken message, which is to be checked.
-    fn len_of(&self, taken: Taken) -> usize {
+    /// What there is to know of a taken message.
+    fn found(&self, taken: Taken) -> Found {
         let participant = self.participant();
-        let length = participant.queue().slots.length(taken.ticket());
+        let slots = participant.slots();
         // Loaded once: a hostile producer may change it at any time.
-        let len = length.load(Ordering::Relaxed) as usize;
+        let len = slots.length(taken.ticket()).load(Ordering::Relaxed) as usize;
         participant.passed(len);
-        len
+        Found {
+            taken,
+            len,
+            fits: len <= participant.slot_size,
+            slots,
+        }
     }
 
     #[cold]
@@ -342,15 +363,16 @@ impl Consumer {
     }
 
     #[inline(always)]
-    fn message(&mut self, taken: Taken, len: usize) -> Result<Message<'_>, RecvError> {
-        if len > self.participant().slot_size {
+    fn message(&mut self, found: Found) -> Result<Message<'_>, RecvError> {
+        if !found.fits {
             self.settle();
-            return Err(too_long(self.participant(), taken.ticket()));
+            return Err(too_long(self.participant(), found.taken.ticket()));
         }
         Ok(Message {
             consumer: self,
-            taken,
-            len,
+            slots: found.slots,
+            taken: found.taken,
+            len: found.len,
         })
     }
 
@@ -360,21 +382,21 @@ impl Consumer {
     /// [`RecvError::Empty`]; [`RecvError::Closed`] when the ring was closed and everything was taken.
     #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let (taken, len) = match self.take_at_once() {
+        let found = match self.take_at_once() {
             Some(found) => found,
             None => self.try_again()?,
         };
-        self.message(taken, len)
+        self.message(found)
     }
 
     #[inline(never)]
-    fn try_again(&mut self) -> Result<(Taken, usize), RecvError> {
+    fn try_again(&mut self) -> Result<Found, RecvError> {
         self.ready()?;
         let taken = match self.take()? {
             Some(taken) => taken,
             None => self.fruitless()?.ok_or(RecvError::Empty)?,
         };
-        Ok((taken, self.len_of(taken)))
+        Ok(self.found(taken))
     }
 
     /// Takes a message; blocks while there is none. It is borrowed in place: no copy. It counts as
@@ -445,15 +467,16 @@ impl Consumer {
                 let intents = participant.intents();
                 participant.queue().claim_read_run(intents, max as u64)
             }) {
-                Ok(run) => self.open = run,
+                Ok(run) => self.open = run.word(),
                 Err(blocked) => redelivered = self.blocked(blocked)?.is_some(),
             }
         }
-        let next = self.open.first;
+        let open = Run::from_word(self.open);
         Ok(Drain {
-            next,
+            next: open.first,
             // Wrapping, here and below: a hostile peer may have moved the head anywhere.
-            end: next.wrapping_add(self.open.count),
+            end: open.first.wrapping_add(open.count),
+            held: false,
             redelivered,
             messages: 0,
             bytes: 0,
@@ -632,7 +655,7 @@ impl Clone for Consumer {
             Participant::join(shared, Role::Consumer).map_err(|error| (shared.clone(), error));
         Consumer {
             member,
-            open: Run::NONE,
+            open: 0,
             alarm: STALE,
             distance: Distance::new(),
             fruitless: 0,
@@ -643,7 +666,7 @@ impl Clone for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        if self.open.count != 0 && self.participant().is_here() {
+        if self.open != 0 && self.participant().is_here() {
             self.settle();
         }
     }
@@ -652,7 +675,7 @@ impl Drop for Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
-            .field("open", &self.open.count)
+            .field("open", &Run::from_word(self.open).count)
             .finish_non_exhaustive()
     }
 }
@@ -735,6 +758,8 @@ impl Blocking for WaitForMessage<'_> {
 /// consumer's next use. Until then it is redelivered if this process dies.
 pub struct Message<'a> {
     consumer: &'a mut Consumer,
+    /// The consumer's own view, at hand.
+    slots: Slots<'a>,
     taken: Taken,
     len: usize,
 }
@@ -757,12 +782,7 @@ impl Deref for Message<'_> {
     type Target = [u8];
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        let payload = self
-            .consumer
-            .participant()
-            .queue()
-            .slots
-            .payload(self.taken.ticket());
+        let payload = self.slots.payload(self.taken.ticket());
         // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
         // slot holds `slot_size` bytes, which `len` does not exceed (checked in `Consumer::message`), mapped as
         // long as the consumer.
@@ -774,9 +794,13 @@ impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let participant = self.consumer.participant();
-        participant.queue().release(self.taken.ticket());
+        let queue = Queue {
+            slots: self.slots,
+            ..*participant.queue()
+        };
+        queue.release(self.taken.ticket());
         participant.notify();
-        self.consumer.open.count = 0;
+        self.consumer.open = 0;
     }
 }
 
@@ -794,6 +818,8 @@ pub struct Drain<'a> {
     consumer: &'a mut Consumer,
     next: u64,
     end: u64,
+    /// Whether the one before `next` is handed out.
+    held: bool,
     redelivered: bool,
     /// Handed out so far, for the counters.
     messages: u64,
@@ -812,20 +838,22 @@ impl Drain<'_> {
             unreachable!("there was a message");
         };
         let queue = *participant.queue();
-        let before = consumer.open.first;
-        if before != self.next {
+        if self.held {
             // The one handed out before.
-            queue.release(before);
-            consumer.open = Run {
+            self.held = false;
+            queue.release(self.next.wrapping_sub(1));
+            let left = Run {
                 first: self.next,
                 count: self.end.wrapping_sub(self.next),
             };
+            consumer.open = if left.count == 0 { 0 } else { left.word() };
         }
         if self.next == self.end {
             return Ok(None);
         }
         let ticket = self.next;
         self.next = ticket.wrapping_add(1);
+        self.held = true;
         // Loaded once: a hostile producer may change it at any time.
         let len = queue.slots.length(ticket).load(Ordering::Relaxed) as usize;
         if len > participant.slot_size {

@@ -86,8 +86,9 @@ impl Run {
         self.first << (64 - TICKET_BITS) | self.count
     }
 
+    /// The run that `word` says.
     #[inline(always)]
-    fn from_word(word: u64) -> Run {
+    pub(crate) fn from_word(word: u64) -> Run {
         Run {
             first: word >> (64 - TICKET_BITS),
             count: word & MAX_RUN,
