@@ -395,10 +395,7 @@ fn storm(name: &str, wait: WaitStrategy, on_death: OnDeath, seconds: u64) {
     for i in 0..ring.capacity() {
         assert_eq!(&rx.try_recv().unwrap()[..], i.to_le_bytes());
     }
-    assert!(
-        kills[0] + kills[1] > 100 * seconds / 10,
-        "too few kills to show anything"
-    );
+    assert!(kills[0] + kills[1] > 20, "too few kills to show anything");
 }
 
 fn storm_seconds() -> u64 {
