@@ -63,7 +63,6 @@ struct Found {
     taken: Taken,
     len: usize,
     fits: bool,
-    slots: Slots<'static>,
 }
 
 impl Consumer {
@@ -140,7 +139,7 @@ impl Consumer {
         }
         // A copy: its parts stay in registers. A reference would be followed again after each access to
         // shared memory.
-        let (queue, slots) = (*participant.queue(), participant.slots());
+        let queue = *participant.queue();
         if queue.alarm() != self.alarm {
             return None;
         }
@@ -154,7 +153,6 @@ impl Consumer {
             taken: Taken(first),
             len,
             fits,
-            slots,
         })
     }
 
@@ -327,7 +325,7 @@ impl Consumer {
     /// What there is to know of a taken message.
     fn found(&self, taken: Taken) -> Found {
         let participant = self.participant();
-        let slots = participant.slots();
+        let slots = participant.queue().slots;
         // Loaded once: a hostile producer may change it at any time.
         let len = slots.length(taken.ticket()).load(Ordering::Relaxed) as usize;
         participant.passed(len);
@@ -335,7 +333,6 @@ impl Consumer {
             taken,
             len,
             fits: len <= participant.slot_size,
-            slots,
         }
     }
 
@@ -370,7 +367,6 @@ impl Consumer {
         }
         Ok(Message {
             consumer: self,
-            slots: found.slots,
             taken: found.taken,
             len: found.len,
         })
@@ -758,8 +754,6 @@ impl Blocking for WaitForMessage<'_> {
 /// consumer's next use. Until then it is redelivered if this process dies.
 pub struct Message<'a> {
     consumer: &'a mut Consumer,
-    /// The consumer's own view, at hand.
-    slots: Slots<'a>,
     taken: Taken,
     len: usize,
 }
@@ -782,7 +776,8 @@ impl Deref for Message<'_> {
     type Target = [u8];
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        let payload = self.slots.payload(self.taken.ticket());
+        let slots = self.consumer.participant().queue().slots;
+        let payload = slots.payload(self.taken.ticket());
         // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
         // slot holds `slot_size` bytes, which `len` does not exceed (checked in `Consumer::message`), mapped as
         // long as the consumer.
@@ -794,11 +789,7 @@ impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let participant = self.consumer.participant();
-        let queue = Queue {
-            slots: self.slots,
-            ..*participant.queue()
-        };
-        queue.release(self.taken.ticket());
+        participant.queue().release(self.taken.ticket());
         participant.notify();
         self.consumer.open = 0;
     }

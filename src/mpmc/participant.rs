@@ -11,7 +11,7 @@ use crate::os::clock::Deadline;
 use crate::os::fork::Mark;
 use crate::os::life::LockFile;
 use crate::participant::{self, Life, Membership, Record, Watch};
-use crate::primitive::{CachePadded, Slots, full_fence, light_fence};
+use crate::primitive::{CachePadded, full_fence, light_fence};
 use crate::ring::mpmc::{Cursors, Intents, Queue};
 use crate::sleeper::{Door, Sleeper};
 use crate::wait::{Bell, Spinner, WaitStrategy};
@@ -225,12 +225,6 @@ impl Participant {
         &self.queue
     }
 
-    /// The slots, for one who keeps the participant for as long as it uses them.
-    #[inline(always)]
-    pub(super) fn slots(&self) -> Slots<'static> {
-        self.queue.slots
-    }
-
     #[inline(always)]
     pub(super) fn intents(&self) -> &Intents {
         self.intents
@@ -324,6 +318,7 @@ impl Participant {
     }
 
     #[cold]
+    #[inline(never)]
     fn wake_peer(&self) {
         self.count(|record| &record.wakes);
         self.wakes.wake(self.peers.word());

@@ -84,6 +84,7 @@ impl Bell {
     }
 
     #[cold]
+    #[inline(never)]
     fn ring_carefully(&self) -> bool {
         if self.0.load(Ordering::Relaxed) & FENCE != 0 {
             // SEQCST: SYNC: announced before looking, changed before asking
