@@ -163,33 +163,44 @@ impl Consumer {
         {
             return Ok(Some(taken));
         }
-        let claim =
-            |participant: &Participant| participant.queue().claim_read(participant.intents());
-        match self.attempt(claim) {
-            Ok(first) => {
-                self.open = Run { first, count: 1 }.word();
-                Ok(Some(Taken(first)))
+        let mut rested = false;
+        loop {
+            let participant = self.participant();
+            match participant.queue().claim_read(participant.intents()) {
+                Ok(first) => {
+                    self.open = Run { first, count: 1 }.word();
+                    return Ok(Some(Taken(first)));
+                }
+                Err(Blocked::NotNow) if !rested && self.rests() => rested = true,
+                Err(blocked) => return self.blocked(blocked),
             }
-            Err(blocked) => self.blocked(blocked),
         }
     }
 
-    /// Makes a claim; where there is nothing, perhaps another one after a rest.
+    /// Takes up to `most` messages. Whether it is one of a dead consumer instead.
     #[inline]
-    fn attempt<T>(
-        &mut self,
-        claim: impl Fn(&Participant) -> Result<T, Blocked>,
-    ) -> Result<T, Blocked> {
-        let participant = self.participant();
-        let result = claim(participant);
-        if matches!(result, Err(Blocked::NotNow)) {
+    fn take_run(&mut self, most: u64) -> Result<bool, RecvError> {
+        let mut rested = false;
+        loop {
+            let participant = self.participant();
             let queue = participant.queue();
-            let (at, slots) = (queue.cursors.head(), queue.slots.capacity());
-            if self.distance.rest(at, slots) {
-                return claim(self.participant());
+            match queue.claim_read_run(participant.intents(), most) {
+                Ok(run) => {
+                    self.open = run.word();
+                    return Ok(false);
+                }
+                Err(Blocked::NotNow) if !rested && self.rests() => rested = true,
+                Err(blocked) => return Ok(self.blocked(blocked)?.is_some()),
             }
         }
-        result
+    }
+
+    /// There was nothing. Whether it has rested, so that it is worth another look at once.
+    #[inline]
+    fn rests(&mut self) -> bool {
+        let queue = self.participant().queue();
+        let (at, slots) = (queue.cursors.head(), queue.slots.capacity());
+        self.distance.rest(at, slots)
     }
 
     #[cold]
@@ -459,13 +470,7 @@ impl Consumer {
         if claim.is_some() {
             redelivered = true;
         } else if max > 0 {
-            match self.attempt(|participant| {
-                let intents = participant.intents();
-                participant.queue().claim_read_run(intents, max as u64)
-            }) {
-                Ok(run) => self.open = run.word(),
-                Err(blocked) => redelivered = self.blocked(blocked)?.is_some(),
-            }
+            redelivered = self.take_run(max as u64)?;
         }
         let open = Run::from_word(self.open);
         Ok(Drain {

@@ -110,33 +110,41 @@ impl Producer {
 
     #[inline]
     fn claim(&mut self) -> Result<Option<u64>, SendError> {
-        let claim = |participant: &Participant, _: &mut u64| {
-            participant.queue().claim_write(participant.intents())
-        };
-        match self.attempt(claim) {
-            Ok(ticket) => Ok(Some(ticket)),
-            Err(blocked) => self.blocked(blocked).map(|()| None),
+        let mut rested = false;
+        loop {
+            let participant = self.participant();
+            match participant.queue().claim_write(participant.intents()) {
+                Ok(ticket) => return Ok(Some(ticket)),
+                Err(Blocked::NotNow) if !rested && self.rests() => rested = true,
+                Err(blocked) => return self.blocked(blocked).map(|()| None),
+            }
         }
     }
 
-    /// Makes a claim; where there is no room, perhaps another one after a rest.
+    /// Claims up to `most` slots.
     #[inline]
-    fn attempt<T>(
-        &mut self,
-        claim: impl Fn(&Participant, &mut u64) -> Result<T, Blocked>,
-    ) -> Result<T, Blocked> {
-        let mut free = self.free;
-        let participant = self.participant();
-        let mut result = claim(participant, &mut free);
-        if matches!(result, Err(Blocked::NotNow)) {
+    fn claim_run(&mut self, most: u64) -> Result<Option<Run>, SendError> {
+        let mut rested = false;
+        loop {
+            let mut free = self.free;
+            let participant = self.participant();
             let queue = participant.queue();
-            let (at, slots) = (queue.cursors.tail(), queue.slots.capacity());
-            if self.distance.rest(at, slots) {
-                result = claim(self.participant(), &mut free);
+            let claim = queue.claim_write_run(participant.intents(), &mut free, most);
+            self.free = free;
+            match claim {
+                Ok(run) => return Ok(Some(run)),
+                Err(Blocked::NotNow) if !rested && self.rests() => rested = true,
+                Err(blocked) => return self.blocked(blocked).map(|()| None),
             }
         }
-        self.free = free;
-        result
+    }
+
+    /// There was no room. Whether it has rested, so that it is worth another look at once.
+    #[inline]
+    fn rests(&mut self) -> bool {
+        let queue = self.participant().queue();
+        let (at, slots) = (queue.cursors.tail(), queue.slots.capacity());
+        self.distance.rest(at, slots)
     }
 
     #[cold]
@@ -391,16 +399,12 @@ impl Producer {
             // As many slots as there are messages for certain.
             let most = BATCH.min(1 + messages.size_hint().0 as u64);
             // Open until they are committed: the iterator may panic, or have promised too much.
-            let run = match self.attempt(|participant, free| {
-                let intents = participant.intents();
-                participant.queue().claim_write_run(intents, free, most)
-            }) {
-                Ok(run) => run,
-                Err(blocked) => {
-                    self.blocked(blocked)?;
-                    let first = self.wait_for_room(Deadline::NEVER)?;
-                    Run { first, count: 1 }
-                }
+            let run = match self.claim_run(most)? {
+                Some(run) => run,
+                None => Run {
+                    first: self.wait_for_room(Deadline::NEVER)?,
+                    count: 1,
+                },
             };
             self.open = run;
             next = Some(first);
