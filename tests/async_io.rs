@@ -25,6 +25,11 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// Lets others go first, so many times: for them long enough to fall asleep, or not.
+fn dawdle(turns: u64) {
+    (0..turns).for_each(|_| std::thread::yield_now());
+}
+
 /// How two processes come to share a ring: by a name, or over a socket.
 fn share(wait: WaitStrategy, name: &str, config: Config) -> Ring {
     let config = config.wait(wait);
@@ -109,7 +114,9 @@ fn two_processes_play_ping_pong() {
             let mut buffer = Vec::new();
             for number in 0..TRIPS {
                 if random.below(50) == 0 {
-                    tokio::time::sleep(Duration::from_micros(random.below(2000))).await;
+                    for _ in 0..random.below(2000) {
+                        tokio::task::yield_now().await; // long enough for the other to fall asleep, or not
+                    }
                 }
                 ping.send(&number.to_le_bytes()).await.unwrap();
                 pong.recv_into(&mut buffer).await.unwrap();
@@ -134,7 +141,7 @@ fn a_blocking_producer_in_another_process_wakes_a_select_over_many_rings() {
             for tx in &mut txs {
                 tx.send(&number.to_le_bytes()).unwrap();
                 if random.below(4) == 0 {
-                    std::thread::sleep(Duration::from_micros(random.below(300)));
+                    dawdle(random.below(300));
                 }
             }
         }
@@ -285,7 +292,7 @@ fn what_woke_a_dropped_future_of_one_consumer_wakes_another() {
             for number in 0..COUNT {
                 tx.send(&number).unwrap();
                 if random.below(20) == 0 {
-                    std::thread::sleep(Duration::from_micros(random.below(100)));
+                    dawdle(random.below(100));
                 }
             }
         });
@@ -438,16 +445,46 @@ fn switches() -> Vec<(String, u64)> {
     all
 }
 
-/// Processor time of this process so far, in clock ticks.
-fn ticks() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<_> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+/// Two rings between this thread and the other process, which sleeps for each message: while messages go
+/// to and fro there, time passes for the idle ones.
+struct Clock {
+    tx: spsc::Producer,
+    rx: spsc::Consumer,
+}
+
+impl Clock {
+    fn names(wait: WaitStrategy, parent: u32) -> [String; 2] {
+        ["there", "back"].map(|way| format!("test-async-clock-{wait}-{way}-{parent}"))
+    }
+
+    fn create(wait: WaitStrategy) -> Clock {
+        let config = Config::default().capacity(256).wait(WaitStrategy::Futex);
+        let [there, back] = Clock::names(wait, std::process::id())
+            .map(|name| spsc::create(&name, config.clone()).unwrap());
+        Clock {
+            tx: there.producer().unwrap(),
+            rx: back.consumer().unwrap(),
+        }
+    }
+
+    /// In the child.
+    fn attach(wait: WaitStrategy) -> Clock {
+        let [there, back] = Clock::names(wait, std::os::unix::process::parent_id())
+            .map(|name| spsc::attach(&name).unwrap());
+        there.unlink().unwrap();
+        back.unlink().unwrap();
+        Clock {
+            tx: back.producer().unwrap(),
+            rx: there.consumer().unwrap(),
+        }
+    }
+
+    fn trips(&mut self, count: u32) {
+        for _ in 0..count {
+            self.tx.send(b"tick").unwrap();
+            assert_eq!(&*self.rx.recv().unwrap(), b"tick");
+        }
+    }
 }
 
 /// `count` rings, each waited for by a task and with a living producer in another process, do nothing
@@ -460,8 +497,10 @@ fn idle(entry: &str, wait: WaitStrategy, count: usize) {
         let rings = shared_with_me(&what, count);
         let mut txs: Vec<_> = rings.iter().map(|ring| ring.producer().unwrap()).collect();
         txs.iter_mut().for_each(|tx| tx.send(b"here").unwrap());
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).unwrap();
+        let mut clock = Clock::attach(wait);
+        while let Ok(message) = clock.rx.recv() {
+            clock.tx.send(&message).unwrap();
+        }
         txs.iter_mut().for_each(|tx| tx.send(b"woken").unwrap());
         return;
     }
@@ -473,6 +512,7 @@ fn idle(entry: &str, wait: WaitStrategy, count: usize) {
         .iter()
         .map(|name| share(wait, name, config.clone()))
         .collect();
+    let mut clock = Clock::create(wait);
     // A process of its own, so that other tests do not count.
     let mut child = child_with(entry, wait, &names, &rings);
     let attached = rings.clone();
@@ -505,26 +545,26 @@ fn idle(entry: &str, wait: WaitStrategy, count: usize) {
     // Of two processes that leave together neither may be the last.
     attached.iter().for_each(|ring| ring.unlink().unwrap());
     drop(attached);
-    // All are asleep when nothing moves any more.
+    // All are asleep when nothing moves any more while this thread and the other process do.
     let mut before = switches();
     loop {
-        std::thread::sleep(Duration::from_millis(200));
+        clock.trips(5_000);
         let now = switches();
         if std::mem::replace(&mut before, now.clone()) == now {
             break;
         }
     }
-    let (began, spent) = (std::time::Instant::now(), ticks());
-    std::thread::sleep(Duration::from_secs(2));
-    let (after, spent) = (switches(), ticks() - spent);
+    let began = std::time::Instant::now();
+    clock.trips(20_000);
+    let after = switches();
     println!(
-        "{count} idle rings ({wait}) for {:?}: {spent} clock ticks, {} threads, switches {}",
+        "{count} idle rings ({wait}) during 20,000 round trips of another ({:?}): {} other threads, switches {}",
         began.elapsed(),
-        after.len() + 1,
+        after.len(),
         if after == before { "none" } else { "some" },
     );
     assert_eq!(after, before);
-    drop(child.0.stdin.take());
+    drop(clock);
     assert!(child.0.wait().unwrap().success());
     runtime.join().unwrap();
 }

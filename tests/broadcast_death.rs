@@ -145,6 +145,12 @@ impl Peer {
     }
 }
 
+/// Whether that thread of this process waits in the kernel.
+fn sleeps(thread: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('S')
+}
+
 #[test]
 fn storm_of_kills_loses_nothing_for_the_living() {
     let duration = seconds("RINGWAY_STORM_SECONDS", 2.0);
@@ -173,7 +179,13 @@ fn storm_of_kills_loses_nothing_for_the_living() {
     let mut subscribers: Vec<_> = (0..3).map(|_| Peer::start(&others)).collect();
     let mut kills = [0u64; 2];
     while Instant::now() < end {
-        std::thread::sleep(Duration::from_micros(random.next() % 20_000));
+        // After so many messages, or soon, wherever those that were just started may be.
+        if random.next() % 2 == 0 {
+            let enough = ring.sent() + random.next() % 2_000;
+            until(|| ring.sent() >= enough || Instant::now() >= end);
+        } else {
+            (0..random.next() % 5_000).for_each(|_| std::thread::yield_now());
+        }
         match random.next() % 4 {
             0 => {
                 producer.kill();
@@ -216,8 +228,10 @@ fn the_producer_goes_on_when_the_subscriber_that_held_it_back_is_killed() {
         let mut dead = Peer::start(&format!("sit {name}"));
         until(|| ring.living_subscribers().unwrap() == 1);
         while tx.try_send(&[7; 100]).is_ok() {}
+        // SAFETY: gettid takes nothing.
+        let sender = unsafe { libc::gettid() };
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(30));
+            until(|| sleeps(sender));
             dead.process.0.kill().unwrap();
             let killed = Instant::now();
             dead.process.0.wait().unwrap();
@@ -308,7 +322,7 @@ fn subscribers_overrun_at_random_see_no_torn_message() {
             tx.send(&buffer).unwrap();
         }
         if random.next() % 4 == 0 {
-            std::thread::sleep(Duration::from_micros(random.next() % 500));
+            (0..random.next() % 500).for_each(|_| std::thread::yield_now());
         }
     }
     drop(tx);
