@@ -180,7 +180,7 @@ fn storm_of_kills_loses_nothing_for_the_living() {
     let mut kills = [0u64; 2];
     while Instant::now() < end {
         // After so many messages, or soon, wherever those that were just started may be.
-        if random.next() % 2 == 0 {
+        if random.next().is_multiple_of(2) {
             let enough = ring.sent() + random.next() % 2_000;
             until(|| ring.sent() >= enough || Instant::now() >= end);
         } else {
