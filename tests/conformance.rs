@@ -643,6 +643,11 @@ fn receiver_closes(setup: Setup) -> Cell {
     let (mut tx, mut peer) = child_receives(setup, "three and close");
     send_three(&mut *tx);
     peer.hear("CLOSED");
+    if let channel::Notice::Within(time) = tx.capabilities().notices {
+        // So that it is noticed while there is room for more.
+        let began = Instant::now();
+        common::until(|| began.elapsed() > time);
+    }
     let end = send_to_the_end(&mut *tx);
     assert!(matches!(end, SendError::Closed), "{end:?}");
     let end = tx.send(b"again").unwrap_err();

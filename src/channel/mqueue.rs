@@ -203,9 +203,14 @@ impl End {
         })
     }
 
+    /// Looks at the other side. Where that is gone, the next call looks again: what was refused once is not
+    /// taken before somebody has come.
     fn peer(&mut self, fd: BorrowedFd<'_>) -> Peer {
-        self.looked = Instant::now();
-        attendance::peer(fd, self.side.other())
+        let peer = attendance::peer(fd, self.side.other());
+        if matches!(peer, Peer::Here | Peer::Never) {
+            self.looked = Instant::now();
+        }
+        peer
     }
 
     fn close(&mut self) {

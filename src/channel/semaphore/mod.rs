@@ -559,13 +559,13 @@ impl super::Sender for Sender {
                 max,
             });
         }
-        // While there is room, nobody else asks whether a receiver is still there.
+        // While there is room, nobody else asks whether a receiver is still there. Where none was, the
+        // next call looks again: what was refused once is not taken before somebody has come.
         if self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
             match self.end.memory.as_ref().map(|memory| self.end.gone(memory)) {
                 Some(Some(true)) => return Err(SendError::Closed),
                 Some(Some(false)) => return Err(SendError::PeerDied),
-                _ => {}
+                _ => self.looked = Instant::now(),
             }
         }
         let sent = self.end.operate(patience, ROOM, |held, memory| {
