@@ -714,6 +714,10 @@ fn a_death_costs_a_survivor_one_repair() {
         drop(rx.recv().unwrap());
         usual.push(cpu() - before);
     }
+    let long: Vec<_> = (pauses[0].iter().enumerate())
+        .filter(|(_, pause)| **pause > 50_000)
+        .collect();
+    println!("longer than 50 µs, by the number of the kill: {long:?}");
     for list in [&mut pauses[0], &mut usual] {
         list.sort_unstable();
     }
