@@ -11,7 +11,7 @@ use crate::error::{Error, RecvError};
 use crate::mapping::Mapping;
 use crate::os::clock::Deadline;
 use crate::os::eventfd::EventFd;
-use crate::primitive::{AtomicU64, Ordering, Slots};
+use crate::primitive::{AtomicU64, Ordering, Slots, copy_bytes};
 use crate::ring::mpmc::{Blocked, Queue, Run};
 use crate::sleeper::Sleeper;
 use crate::wait::{Blocking, Distance, WaitStrategy, block_on};
@@ -439,7 +439,20 @@ impl Consumer {
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<bool, RecvError> {
         let message = self.recv()?;
         buffer.clear();
-        buffer.extend_from_slice(&message);
+        buffer.reserve(message.len);
+        let slots = message.consumer.participant().queue().slots;
+        // By address, not through a slice: a peer that breaks the protocol may be writing there.
+        // SAFETY: a slot holds `slot_size` bytes, which the length does not exceed (checked in
+        // `Consumer::message`), mapped as long as the consumer; `buffer` has room for them, is private memory, and
+        // they are there when its length says so.
+        unsafe {
+            copy_bytes(
+                slots.payload(message.taken.ticket()),
+                buffer.as_mut_ptr(),
+                message.len,
+            );
+            buffer.set_len(message.len);
+        }
         Ok(message.redelivered())
     }
 
