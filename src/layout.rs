@@ -11,6 +11,11 @@
 //!
 //! Everything is in the byte order of the machine, which the marker tells.
 
+use crate::error::Error;
+
+/// The least and the greatest capacity of a data area, in bytes: four lines, and 4 GiB.
+pub(crate) const CAPACITY_MIN: u64 = 4 * crate::primitive::LINE;
+const CAPACITY_MAX: u64 = 1 << 32;
 /// First bytes of every ring.
 pub(crate) const MAGIC: [u8; 8] = *b"RINGWAY\0";
 /// Changes whenever the layout or a protocol does.
@@ -121,6 +126,30 @@ const _: () = assert!(core::mem::offset_of!(Header, capacity) == 24);
 const _: () = assert!(core::mem::offset_of!(Header, type_name) == 96);
 
 impl Header {
+    /// That of a new ring, made by this process: without types, flags or participants.
+    pub(crate) fn new(kind: Kind, strategy: u32, capacity: u64) -> Header {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Header {
+            magic: MAGIC,
+            version: VERSION,
+            endian: ENDIAN,
+            kind: kind as u32,
+            strategy,
+            capacity,
+            slot: 0,
+            participants: 0,
+            flags: 0,
+            control_len: 0,
+            data_len: capacity,
+            created: now.map_or(0, |now| now.as_nanos() as u64),
+            creator: std::process::id(),
+            type_version: 0,
+            type_size: 0,
+            type_align: 0,
+            type_name: [0; TYPE_NAME],
+        }
+    }
+
     /// Where the control words lie.
     pub(crate) fn control(&self) -> u64 {
         PARTICIPANTS + u64::from(self.participants) * PARTICIPANT
@@ -156,3 +185,24 @@ impl Header {
 }
 
 const _: () = assert!(HEADER == 8 + 4 * 4 + 8 * 2 + 4 * 2 + 8 * 3 + 4 * 2 + 8 * 2 + TYPE_NAME);
+
+/// Refuses a capacity, in bytes, that a data area cannot have.
+pub(crate) fn check_capacity(capacity: u64) -> Result<(), Error> {
+    let (why, remedy) = if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
+        (
+            "it is not between 256 bytes and 4 GiB".into(),
+            "choose one in that range".into(),
+        )
+    } else if !capacity.is_power_of_two() {
+        let next = capacity.next_power_of_two();
+        ("it is not a power of two".into(), format!("use {next}"))
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config {
+        what: "capacity",
+        value: capacity.to_string(),
+        why,
+        remedy,
+    })
+}

@@ -127,6 +127,7 @@ pub mod mpmc;
 pub mod observe;
 pub mod selector;
 pub mod spsc;
+pub mod stream;
 pub mod typed;
 
 #[cfg(feature = "cli")]

@@ -321,15 +321,11 @@ impl Observer {
             offset: self.header.control(),
         };
         let control: Box<broadcast::Control> = self.copy(self.header.control())?;
-        let (turn, newest) = control.newest.read().map_err(corrupt)?;
         let (_, oldest) = control.oldest.read().map_err(corrupt)?;
-        if turn == 0 {
-            return Ok(());
-        }
-        // The newest message begins there; where it ends is not looked up.
-        let sent = newest.position.saturating_add(8);
-        snapshot.sent = newest.sequence.saturating_add(1);
-        snapshot.sent_bytes = newest.position;
+        let progress = &control.producer.progress;
+        let sent = progress.position.load(Ordering::Relaxed) & !7;
+        snapshot.sent = progress.messages.load(Ordering::Relaxed);
+        snapshot.sent_bytes = sent;
         let awaited = broadcast::awaits(&self.header, &control);
         // The one that is furthest behind, of those that hold the producer back.
         let mut behind = if awaited { oldest.position } else { u64::MAX };
@@ -341,7 +337,7 @@ impl Observer {
             }
             let at = broadcast::seat_at(&self.header, participant.index - 1);
             let seat: Box<broadcast::Seat> = self.copy(at)?;
-            let position = seat.exact.load(Ordering::Relaxed) & !7;
+            let position = seat.exact();
             if position < sent && participant.presence != Presence::Left {
                 behind = behind.min(position);
             }

@@ -6,6 +6,12 @@ mod primitive;
 
 #[path = "../../src/wait/bell.rs"]
 mod bell;
+#[path = "../../src/ring/record.rs"]
+mod record;
+/// What the algorithm uses of `ring`.
+mod ring {
+    pub(crate) use crate::record;
+}
 /// What the algorithm uses of `wait`.
 mod wait {
     pub(crate) use crate::bell::Bell;
@@ -23,13 +29,18 @@ macro_rules! models {
 models!(
     commit_and_wrap_parking,
     commit_and_wrap_spinning,
+    commit_and_wrap_lightly,
+    who_joins_during_a_batch_sees_it_whole,
     a_batch_is_seen_whole,
     a_batch_does_not_overwrite_itself,
     nothing_of_an_aborted_or_cut_message_is_seen,
     an_overrun_reader_never_takes_what_was_torn,
     an_overrun_reader_counts_what_it_missed,
     a_newcomer_gets_everything_from_where_it_sat_down,
+    a_newcomer_is_seen_before_anything_it_reads_is_overwritten,
+    what_a_leaver_read_is_not_overwritten_before_it_leaves,
     room_that_was_let_go_is_found,
+    a_long_message_is_read_before_it_is_overwritten,
     a_sleeping_producer_is_woken,
     a_producer_that_sleeps_for_one_who_leaves_is_woken,
     two_sleepers_are_woken_by_one_message,

@@ -17,6 +17,12 @@
 mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
+#[path = "../../src/ring/record.rs"]
+mod record;
+/// What the algorithm uses of `ring`.
+mod ring {
+    pub(crate) use crate::record;
+}
 
 /// What the rewritten sites ask.
 mod mutant {
@@ -91,6 +97,12 @@ algorithm!(mpmc, "ring_mpmc", "mpmc");
 algorithm!(items, "ring_items", "items", mpmc: "ring_mpmc");
 algorithm!(bell, "wait_bell", "bell");
 algorithm!(seat, "ring_seat", "membership");
+algorithm!(broadcast, "ring_broadcast_mod", "broadcast");
+
+/// What the broadcast ring uses of `wait`.
+mod wait {
+    pub(crate) use crate::bell::algorithm::Bell;
+}
 
 /// Which models are asked about which file.
 const MODELS: &[(&str, &[(&str, fn())])] = &[
@@ -99,6 +111,9 @@ const MODELS: &[(&str, &[(&str, fn())])] = &[
     ("ring/items", items::MODELS),
     ("wait/bell", bell::MODELS),
     ("ring/seat", seat::MODELS),
+    ("ring/broadcast/mod", broadcast::MODELS),
+    ("ring/broadcast/rx", broadcast::MODELS),
+    ("ring/broadcast/tx", broadcast::MODELS),
 ];
 
 /// Executions of a model that are tried at first.

@@ -5,6 +5,12 @@
 mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
+#[path = "../../src/ring/record.rs"]
+mod record;
+/// What the algorithm uses of `ring`.
+mod ring {
+    pub(crate) use crate::record;
+}
 
 #[path = "../../src/ring/spsc.rs"]
 mod algorithm;

@@ -5,6 +5,12 @@
 mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
+#[path = "../../src/ring/record.rs"]
+mod record;
+/// What the algorithm uses of `ring`.
+mod ring {
+    pub(crate) use crate::record;
+}
 
 crate::mutants!("spsc", "spsc";
     header_store_is_relaxed: commit_and_wrap_spinning,

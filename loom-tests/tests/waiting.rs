@@ -27,6 +27,12 @@ pub(crate) mod wait {
     include!(concat!(env!("OUT_DIR"), "/weakened/wait_mod.rs"));
 }
 
+#[path = "../../src/ring/record.rs"]
+mod record;
+/// What the algorithm uses of `ring`.
+mod ring {
+    pub(crate) use crate::record;
+}
 #[path = "../../src/ring/spsc.rs"]
 mod algorithm;
 #[path = "models/waiting.rs"]

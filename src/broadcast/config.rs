@@ -1,8 +1,7 @@
 //! How a broadcast ring is created.
 
 use crate::error::Error;
-use crate::layout::{self, Header, Kind};
-use crate::primitive::LINE;
+use crate::layout::{CAPACITY_MIN, Header, Kind, check_capacity};
 use crate::ring::broadcast::{Control, Seat, max_message};
 use crate::wait::WaitStrategy;
 
@@ -12,8 +11,6 @@ use super::ring::Door;
 const LOSSY: u32 = 1;
 /// In the header's flags, from this bit on: the subscribers that are expected.
 const EXPECTED: u32 = 8;
-const CAPACITY_MIN: u64 = 4 * LINE;
-const CAPACITY_MAX: u64 = 1 << 32;
 const SUBSCRIBERS_MAX: u64 = 4095;
 
 /// What happens when a subscriber is slower than the producer.
@@ -150,25 +147,11 @@ impl Config {
         } else {
             0
         };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(Header {
-            magic: layout::MAGIC,
-            version: layout::VERSION,
-            endian: layout::ENDIAN,
-            kind: Kind::Broadcast as u32,
-            strategy: self.wait.code(),
-            capacity: self.capacity,
-            slot: 0,
             participants: 1 + self.subscribers as u32,
             flags: lossy | (self.expected as u32) << EXPECTED,
             control_len: control_len(self.subscribers),
-            data_len: self.capacity,
-            created: now.map_or(0, |now| now.as_nanos() as u64),
-            creator: std::process::id(),
-            type_version: 0,
-            type_size: 0,
-            type_align: 0,
-            type_name: [0; layout::TYPE_NAME],
+            ..Header::new(Kind::Broadcast, self.wait.code(), self.capacity)
         })
     }
 }
@@ -246,24 +229,4 @@ pub(crate) fn awaits(header: &Header, control: &Control) -> bool {
     header.flags & LOSSY == 0
         && control.joined.load(crate::primitive::Ordering::Relaxed) < expected
         && control.sent() > 0
-}
-
-fn check_capacity(capacity: u64) -> Result<(), Error> {
-    let (why, remedy) = if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
-        (
-            "it is not between 256 bytes and 4 GiB".into(),
-            "choose one in that range".into(),
-        )
-    } else if !capacity.is_power_of_two() {
-        let next = capacity.next_power_of_two();
-        ("it is not a power of two".into(), format!("use {next}"))
-    } else {
-        return Ok(());
-    };
-    Err(Error::Config {
-        what: "capacity",
-        value: capacity.to_string(),
-        why,
-        remedy,
-    })
 }

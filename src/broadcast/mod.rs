@@ -63,7 +63,6 @@
 mod config;
 mod producer;
 mod ring;
-mod stream;
 mod subscriber;
 
 pub use crate::ring::broadcast::Start;
@@ -72,5 +71,6 @@ pub use config::{Config, Policy};
 pub(crate) use config::{awaits, check_header, seat_at};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, attach, create, create_or_attach};
-pub use stream::{StreamReader, StreamWriter};
 pub use subscriber::{Iter, Message, Subscriber, View};
+
+crate::stream::streams!(Producer, Subscriber);

@@ -10,12 +10,14 @@ use crate::participant::{self, Life, Watch};
 use crate::ring::broadcast::{Awaited, Corrupt, Notify, Place, Refused, Tx};
 use crate::wait::{Blocking, block_on};
 
-use super::ring::Side;
+use super::ring::{LOST, Side};
 
 /// Between two looks at who is dead while calls that do not block find no room, in nanoseconds.
 const LOOK_INTO_IT: u64 = 20_000_000;
 /// The longest sleep without a look at who is dead, in nanoseconds.
 const SLICE: u64 = 40_000_000;
+/// The same where the kernel makes no barriers: subscribers may not see that this side sleeps.
+const SLICE_WITHOUT_BARRIER: u64 = 1_000_000;
 
 /// Sends messages to all subscribers. Holds the role of the producer until dropped; dropping it leaves
 /// the ring closed.
@@ -70,6 +72,14 @@ impl Dead {
     }
 }
 
+/// Whether somebody truncated the ring's memory.
+fn lost(side: &Side) -> Option<SendError> {
+    side.shared.mapping.is_lost().then(|| SendError::Corrupt {
+        what: LOST.what,
+        offset: side.shared.offset(LOST),
+    })
+}
+
 /// How those went who were expected, if none is left. System calls for each.
 #[cold]
 fn gone(tx: &Tx<'_>, side: &Side) -> Option<SendError> {
@@ -90,7 +100,7 @@ impl Producer {
             shared.control(),
             shared.seats(),
             shared.data(),
-            shared.manner(),
+            shared.waking_manner(),
         )?;
         // SAFETY: only the lifetime changes. What `tx` refers to is in the mapping, which `side` keeps
         // and which is dropped after it; `tx` is private and never lent out with that lifetime.
@@ -181,6 +191,9 @@ impl Producer {
     #[inline(never)]
     fn try_send_flagged(&mut self, message: &[u8], flags: u64) -> Result<(), SendError> {
         self.check(message.len())?;
+        if let Some(error) = lost(&self.side) {
+            return Err(error);
+        }
         let mut sent = self.tx.try_send(message, flags);
         if sent == Err(Refused::Full) && self.looks_into_it(message.len()) {
             sent = self.tx.try_send(message, flags);
@@ -274,6 +287,7 @@ impl Producer {
             len,
             deadline,
             awaited: None,
+            slice: SLICE,
             over: None,
         };
         let mut spinner = self.side.spinner.clone();
@@ -441,14 +455,19 @@ struct Room<'a> {
     deadline: Deadline,
     /// What it is going to sleep on.
     awaited: Option<Awaited>,
+    /// The longest sleep without a look, in nanoseconds.
+    slice: u64,
     /// Why to give up, if there still is no room.
     over: Option<SendError>,
 }
 
 impl Room<'_> {
+    /// Notes why to give up, if there is a reason.
     fn give_up(&mut self) {
         let late = || self.deadline.passed().then_some(SendError::TimedOut);
-        self.over = gone(self.tx, self.side).or_else(late);
+        self.over = lost(self.side)
+            .or_else(|| gone(self.tx, self.side))
+            .or_else(late);
     }
 }
 
@@ -483,21 +502,28 @@ impl Blocking for Room<'_> {
         if self.over.is_some() {
             return Ok(None);
         }
-        self.awaited = self.tx.announce(self.len);
+        self.slice = SLICE;
+        let (shared, slice) = (&self.side.shared, &mut self.slice);
+        self.awaited = self.tx.announce(self.len, || {
+            if !shared.fence_others() {
+                *slice = SLICE_WITHOUT_BARRIER;
+            }
+        });
         Ok(self.awaited.map(|awaited| match awaited {
-            Awaited::Seat(_, value) | Awaited::Subscribers(value) => value,
+            Awaited::Seat(_) => 1,
+            Awaited::Subscribers(joined) => joined,
         }))
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
         let shared = &self.side.shared;
         let word = match self.awaited {
-            Some(Awaited::Seat(index, _)) => &shared.seats()[index].exact,
+            Some(Awaited::Seat(index)) => shared.seats()[index].room_word(),
             _ => &shared.control().joined,
         };
         self.side.count(|record| &record.parks);
         // Half the usual slice: the dead are to cost the living less than 100 ms.
-        let slice = self.deadline.at_most(SLICE);
+        let slice = self.deadline.at_most(self.slice);
         let slept = self.side.own.sleep(word, expected, slice);
         slept.map_err(|source| SendError::Os {
             op: "sleep",

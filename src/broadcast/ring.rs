@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::error::Error;
 use crate::layout::Kind;
-use crate::mapping::{Making, Mapping, Place};
+use crate::mapping::{self, Making, Mapping, Place};
 use crate::os;
 use crate::os::life::LockFile;
 use crate::os::semaphore::Semaphore;
 use crate::participant::{self, Life, Membership, Watch};
-use crate::primitive::Data;
+use crate::primitive::{Data, full_fence};
 use crate::ring::broadcast::{Control, Corrupt, Manner, Notify, Seat, Start};
 use crate::sleeper::{self, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
@@ -20,6 +20,12 @@ use crate::wait::{Spinner, WaitStrategy};
 use super::config::{Config, Geometry, Policy};
 use super::producer::Producer;
 use super::subscriber::Subscriber;
+
+/// What is wrong when somebody truncated the memory.
+pub(super) const LOST: Corrupt = Corrupt {
+    what: mapping::LOST,
+    position: 0,
+};
 
 /// The participant record of the producer; that of the subscriber in seat `i` is `i + 1`.
 pub(super) const PRODUCER: u32 = 0;
@@ -153,7 +159,28 @@ impl Shared {
             parks: self.geometry.wait.parks(),
             gated: self.geometry.policy == Policy::Lossless,
             expected: self.geometry.expected,
+            fences: true,
         }
+    }
+
+    /// The manner of a side in this process that looks for sleepers. It need not fence where these sleep so
+    /// rarely that they can as well make a barrier over all processors each time, and this process can take
+    /// part.
+    pub(super) fn waking_manner(&self) -> Manner {
+        let rarely = self.geometry.wait == WaitStrategy::Adaptive;
+        Manner {
+            fences: !(rarely && os::membarrier::register()),
+            ..self.manner()
+        }
+    }
+
+    /// The fence of one that is going to sleep, for both sides; false if those who look for sleepers without
+    /// one of their own may miss it.
+    #[cold]
+    pub(super) fn fence_others(&self) -> bool {
+        let fenced = self.geometry.wait != WaitStrategy::Adaptive || os::membarrier::all();
+        full_fence();
+        fenced
     }
 
     /// Whether subscribers who were expected have not come yet.
@@ -197,7 +224,7 @@ impl Shared {
     fn wake_producer(&self, seat: &Seat) -> Result<(), Error> {
         let door = sleeper::Door::Room;
         let producer = Sleeper::new(&self.mapping, self.geometry.wait, None, door)?;
-        producer.wake(&seat.exact);
+        producer.wake(seat.room_word());
         producer.wake(&self.control().joined);
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::awaited::Awaited;
 use crate::error::RecvError;
 use crate::mapping::Mapping;
+use crate::os;
 use crate::os::clock::Deadline;
 use crate::participant::{Life, Watch};
 use crate::primitive::{AtomicU64, Data};
@@ -16,7 +17,7 @@ use crate::ring::broadcast::{Corrupt, MORE, Next, Notify, REST, Record, Rx, Star
 use crate::sleeper::{Door, Sleeper};
 use crate::wait::{Backoff, Blocking, WaitStrategy, block_on};
 
-use super::ring::{PRODUCER, Side};
+use super::ring::{LOST, PRODUCER, Side};
 
 /// Fruitless attempts after which a non-blocking call looks whether the producer is dead.
 const LOOK_INTO_IT: u32 = 1024;
@@ -53,12 +54,11 @@ impl Subscriber {
     /// One in the seat `index`, which holds the producer back if the ring is lossless.
     pub(super) fn seated(side: Side, index: usize, start: Start) -> Result<Subscriber, Corrupt> {
         let shared = &side.shared;
-        let manner = shared.manner();
-        if !manner.gated {
+        if !shared.manner().gated {
             return Subscriber::free(side, start);
         }
-        let (control, seats) = (shared.control(), shared.seats());
-        match Rx::gated(control, seats, index, shared.data(), manner.parks, start) {
+        let (control, seats, manner) = (shared.control(), shared.seats(), shared.waking_manner());
+        match Rx::gated(control, seats, index, shared.data(), manner, start) {
             Ok(rx) => {
                 // SAFETY: only the lifetime changes. What `rx` refers to is in the mapping, which
                 // `side` keeps and which is dropped after it; `rx` is private and never lent out with
@@ -144,7 +144,7 @@ impl Subscriber {
         if let Some(member) = &self.side.membership
             && let Ok(producer) = Sleeper::new(&shared.mapping, wait, None, Door::Room)
         {
-            producer.wake(&shared.seats()[member.index() as usize - 1].exact);
+            producer.wake(shared.seats()[member.index() as usize - 1].room_word());
         }
     }
 
@@ -227,6 +227,9 @@ impl Subscriber {
             return RecvError::Empty;
         }
         self.fruitless = 0;
+        if self.side.shared.mapping.is_lost() {
+            return self.corrupt(LOST);
+        }
         let life = self.side.life(&self.producer);
         // It may have published something just before it went.
         match life {
@@ -479,7 +482,14 @@ impl Subscriber {
     fn announce_sleep(&mut self) -> Result<Option<u64>, Corrupt> {
         if self.side.membership.is_some() {
             self.side.lie_down();
-            self.rx.announce()
+            let shared = &self.side.shared;
+            self.rx.announce(|| {
+                // (A producer that looked before it could see the demand may miss this one: once, for a slice
+                // of time.)
+                if !shared.fence_others() {
+                    shared.control().bell.demand_fences();
+                }
+            })
         } else {
             self.rx.doze()
         }
@@ -503,12 +513,15 @@ impl Awaited for Subscriber {
     }
 
     fn may_miss(&self) -> bool {
-        self.side.membership.is_none()
+        let shared = &self.side.shared;
+        let adaptive = shared.geometry.wait == WaitStrategy::Adaptive;
+        self.side.membership.is_none() || (adaptive && !os::membarrier::register())
     }
 
     fn pulse(&mut self) {
+        let lost = self.side.shared.mapping.is_lost();
         let gone = matches!(self.side.life(&self.producer), Life::Dead | Life::Left);
-        if gone && matches!(self.rx.has_nothing(), Ok(true)) {
+        if lost || gone && matches!(self.rx.has_nothing(), Ok(true)) {
             self.fruitless = TELL;
         }
     }
@@ -627,6 +640,9 @@ impl Blocking for Arrival<'_> {
     }
 
     fn pulse(&mut self) -> Result<(), RecvError> {
+        if self.subscriber.side.shared.mapping.is_lost() {
+            return Err(self.subscriber.corrupt(LOST));
+        }
         self.over = match self.subscriber.side.life(&self.subscriber.producer) {
             Life::Dead => Some(RecvError::PeerDied),
             // It leaves a closed header; this is one that was killed between the two.

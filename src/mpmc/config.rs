@@ -1,7 +1,7 @@
 //! How an MPMC ring is created.
 
 use crate::error::Error;
-use crate::layout::{self, Header, Kind};
+use crate::layout::{Header, Kind};
 use crate::primitive::{Pairs, Slots};
 use crate::ring::mpmc::{Intents, MAX_PARTICIPANTS, OnDeath as Policy};
 use crate::schema::Schema;
@@ -202,25 +202,13 @@ impl Config {
                 "use fewer or smaller ones",
             ));
         };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let mut header = Header {
-            magic: layout::MAGIC,
-            version: layout::VERSION,
-            endian: layout::ENDIAN,
-            kind: Kind::Mpmc as u32,
-            strategy: self.wait.code(),
-            capacity,
             slot: self.slot_size,
             participants: self.participants as u32,
             flags,
             control_len: control_len(self.participants as u64),
             data_len,
-            created: now.map_or(0, |now| now.as_nanos() as u64),
-            creator: std::process::id(),
-            type_version: 0,
-            type_size: 0,
-            type_align: 0,
-            type_name: [0; layout::TYPE_NAME],
+            ..Header::new(Kind::Mpmc, self.wait.code(), capacity)
         };
         if let Some(schema) = &self.schema {
             schema.record(&mut header);

@@ -4,5 +4,6 @@
 pub(crate) mod broadcast;
 pub(crate) mod items;
 pub(crate) mod mpmc;
+pub(crate) mod record;
 pub(crate) mod seat;
 pub(crate) mod spsc;

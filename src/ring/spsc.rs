@@ -57,23 +57,13 @@
 
 use crate::primitive::{AtomicU64, CachePadded, Data, LINE, Ordering, full_fence, light_fence};
 
-/// A header word with this bit is published.
-pub(crate) const COMMITTED: u64 = 1;
+pub(crate) use crate::ring::record::{
+    CLOSED, COMMITTED, Corrupt, MORE, Notify, PAD, Place, REST, Refused, max_message,
+};
+use crate::ring::record::{FLAGS, POSITION_MAX, Progress, WORD, fit, header, line_end, record};
+
 /// In a header word: the consumer sleeps, or is about to.
 pub(crate) const WAITING: u64 = 2;
-/// The record fills the area to its end and carries nothing.
-pub(crate) const PAD: u64 = 4;
-/// The producer has left.
-pub(crate) const CLOSED: u64 = 8;
-/// The record is a fragment of a stream, and not the last one.
-pub(crate) const MORE: u64 = 16;
-/// The record is a fragment of a stream, and not the first one.
-pub(crate) const REST: u64 = 32;
-/// The half of a header word that holds its flags; the futex is this half.
-const FLAGS: u64 = 0xffff_ffff;
-
-/// Bytes of a header word, the unit of all positions.
-const WORD: u64 = 8;
 
 /// Bytes taken without a pause before lines are touched: below that the two sides alternate, and
 /// the touch would stand between a message and its answer.
@@ -85,9 +75,6 @@ const TOUCH_MOST: u64 = 256 * LINE;
 /// Looks for an answer, a nanosecond or two each.
 const ANSWER_LOOKS: u32 = 400;
 
-/// Positions above this are no honest ones; adding a capacity to those below cannot overflow.
-const POSITION_MAX: u64 = 1 << 62;
-
 /// The shared words of a ring beside its data area.
 #[repr(C)]
 pub(crate) struct Control {
@@ -98,15 +85,6 @@ pub(crate) struct Control {
     /// Written by the consumer (and WAITING by the producer); the producer looks here only when the
     /// ring seems full.
     pub(crate) consumer: CachePadded<Acknowledged>,
-}
-
-/// The producer's line.
-#[repr(C)]
-pub(crate) struct Progress {
-    /// Where the next message goes (for observers).
-    pub(crate) position: AtomicU64,
-    /// Messages so far.
-    pub(crate) messages: AtomicU64,
 }
 
 /// The consumer's line.
@@ -126,10 +104,7 @@ impl Control {
     /// The words of an empty ring, whose data area is all zero.
     pub(crate) fn new() -> Control {
         Control {
-            producer: CachePadded::new(Progress {
-                position: AtomicU64::new(0),
-                messages: AtomicU64::new(0),
-            }),
+            producer: CachePadded::new(Progress::new()),
             head: CachePadded::new(AtomicU64::new(0)),
             consumer: CachePadded::new(Acknowledged {
                 position: AtomicU64::new(0),
@@ -139,15 +114,6 @@ impl Control {
             }),
         }
     }
-}
-
-/// A value in the mapping that no honest peer writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Corrupt {
-    /// What is wrong.
-    pub(crate) what: &'static str,
-    /// The position at which it was found.
-    pub(crate) position: u64,
 }
 
 /// How a ring is used; fixed at its creation.
@@ -160,47 +126,6 @@ pub(crate) struct Manner {
     /// Whether the consumer fences when it acknowledges. If not, its processor takes part in the
     /// barrier that a producer makes before it sleeps.
     pub(crate) fences: bool,
-}
-
-/// Why nothing was placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// There is no room until the consumer acknowledges more.
-    Full,
-    /// See [`Corrupt`].
-    Corrupt(Corrupt),
-}
-
-/// Whether the peer sleeps and has to be woken.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notify {
-    /// It does not sleep.
-    Nobody,
-    /// It sleeps on the word that was just written.
-    Peer,
-}
-
-/// The longest message, in bytes, of a ring of `capacity` bytes: it fits, with the padding before
-/// it and the two lines after it, whatever the position.
-pub(crate) const fn max_message(capacity: u64) -> u64 {
-    capacity / 2 - LINE - WORD
-}
-
-/// Bytes of a record with `len` bytes of payload.
-#[inline(always)]
-const fn record(len: u64) -> u64 {
-    WORD + ((len + (WORD - 1)) & !(WORD - 1))
-}
-
-#[inline(always)]
-const fn header(len: u64, flags: u64) -> u64 {
-    len << 32 | flags | COMMITTED
-}
-
-#[inline(always)]
-const fn line_end(position: u64) -> u64 {
-    (position | (LINE - 1)) + 1
 }
 
 /// Adds to a counter that nobody else writes; it is never read back for anything but showing it.
@@ -241,25 +166,6 @@ pub(crate) struct Tx<'a> {
     first: Option<(u64, u64)>,
     /// Messages in the open batch.
     staged: u64,
-}
-
-/// Room for a record that is not published yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Where its header goes; the payload follows 8 bytes later.
-    header: u64,
-    /// The length it was asked for, in bytes.
-    len: u64,
-    /// The frontier as it was, to be restored when the whole place was used.
-    zeroed: u64,
-}
-
-impl Place {
-    /// The position of its payload.
-    #[inline(always)]
-    pub(crate) fn payload(self) -> u64 {
-        self.header + WORD
-    }
 }
 
 impl<'a> Tx<'a> {
@@ -500,14 +406,7 @@ impl<'a> Tx<'a> {
     /// Where the header of a record with `len` bytes of payload goes, and where the record ends.
     #[inline(always)]
     fn fit(&self, len: u64) -> (u64, u64) {
-        let need = record(len);
-        let rest = self.data.capacity() - (self.position & (self.data.capacity() - 1));
-        let at = if need > rest {
-            self.position + rest
-        } else {
-            self.position
-        };
-        (at, at + need)
+        fit(self.position, len, self.data.capacity())
     }
 
     #[inline(always)]

@@ -1,16 +1,13 @@
 //! How an SPSC ring is created.
 
 use crate::error::Error;
-use crate::layout::{self, Header, Kind};
-use crate::primitive::LINE;
+use crate::layout::{CAPACITY_MIN, Header, Kind, check_capacity};
 use crate::ring::spsc::{Control, max_message};
 use crate::schema::Schema;
 use crate::wait::WaitStrategy;
 
 /// Flag in the header: the consumer touches the lines that it gives back.
 pub(super) const TOUCH: u32 = 1;
-const CAPACITY_MIN: u64 = 4 * LINE;
-const CAPACITY_MAX: u64 = 1 << 32;
 
 /// The settings of a new ring. They are recorded in it; who attaches takes them from there.
 ///
@@ -111,25 +108,11 @@ impl Config {
     /// The header of a ring made so.
     pub(super) fn header(&self) -> Result<Header, Error> {
         check_capacity(self.capacity)?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let mut header = Header {
-            magic: layout::MAGIC,
-            version: layout::VERSION,
-            endian: layout::ENDIAN,
-            kind: Kind::Spsc as u32,
-            strategy: self.wait.code(),
-            capacity: self.capacity,
-            slot: 0,
             participants: 2,
             flags: if self.touch { TOUCH } else { 0 },
             control_len: size_of::<Control>() as u64,
-            data_len: self.capacity,
-            created: now.map_or(0, |now| now.as_nanos() as u64),
-            creator: std::process::id(),
-            type_version: 0,
-            type_size: 0,
-            type_align: 0,
-            type_name: [0; layout::TYPE_NAME],
+            ..Header::new(Kind::Spsc, self.wait.code(), self.capacity)
         };
         if let Some(schema) = &self.schema {
             schema.record(&mut header);
@@ -178,24 +161,4 @@ impl Geometry {
 /// Refuses a header that [`Config::header`] could not have made.
 pub(crate) fn check_header(name: &str, header: &Header) -> Result<(), Error> {
     Geometry::of(name, header).map(drop)
-}
-
-fn check_capacity(capacity: u64) -> Result<(), Error> {
-    let (why, remedy) = if !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
-        (
-            "it is not between 256 bytes and 4 GiB".into(),
-            "choose one in that range".into(),
-        )
-    } else if !capacity.is_power_of_two() {
-        let next = capacity.next_power_of_two();
-        ("it is not a power of two".into(), format!("use {next}"))
-    } else {
-        return Ok(());
-    };
-    Err(Error::Config {
-        what: "capacity",
-        value: capacity.to_string(),
-        why,
-        remedy,
-    })
 }

@@ -46,7 +46,6 @@ mod config;
 mod consumer;
 mod producer;
 mod ring;
-mod stream;
 pub mod typed;
 
 pub use config::Config;
@@ -54,5 +53,6 @@ pub(crate) use config::check_header;
 pub use consumer::{Consumer, Drain, Iter, Message};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, Stats, attach, create, create_or_attach};
-pub use stream::{StreamReader, StreamWriter};
 pub use typed::typed;
+
+crate::stream::streams!(Producer, Consumer);

@@ -6,7 +6,7 @@
 // was sent.
 
 use super::algorithm::*;
-use crate::primitive::{AtomicU64, Data, Ordering, die_after};
+use crate::primitive::{AtomicU64, Data, Ordering, die_after, full_fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -44,16 +44,25 @@ const LOSSLESS: Manner = Manner {
     parks: true,
     gated: true,
     expected: 0,
+    fences: true,
 };
 const SPINNING: Manner = Manner {
     parks: false,
     gated: true,
     expected: 0,
+    fences: true,
 };
 const LOSSY: Manner = Manner {
     parks: true,
     gated: false,
     expected: 0,
+    fences: true,
+};
+
+/// Where those who sleep make a barrier for those who do not fence.
+const LIGHT: Manner = Manner {
+    fences: false,
+    ..LOSSLESS
 };
 
 /// The ring for as long as the process lives, as far as the borrow checker is concerned.
@@ -112,7 +121,7 @@ impl Ring {
         let (control, seats, data) = (&held.control, &held.seats, Data(&held.area));
         let gated = ring.manner.gated;
         let rx = if gated {
-            Rx::gated(control, seats, index, data, ring.manner.parks, start)
+            Rx::gated(control, seats, index, data, ring.manner, start)
         } else {
             Rx::free(control, data, start)
         };
@@ -168,11 +177,11 @@ impl Producer {
 
     fn send(&mut self, len: usize) {
         while !self.tell(len) {
-            match self.tx.announce(len as u64 * 8) {
+            match self.tx.announce(len as u64 * 8, full_fence) {
                 None => {}
-                Some(Awaited::Seat(index, value)) => {
+                Some(Awaited::Seat(index)) => {
                     let ring = self.ring.clone();
-                    ring.room.sleep(&ring.seats[index].exact, value);
+                    ring.room.sleep(ring.seats[index].room_word(), 1);
                 }
                 Some(Awaited::Subscribers(value)) => {
                     let ring = self.ring.clone();
@@ -267,12 +276,22 @@ impl Subscriber {
         }
     }
 
+    /// Reads the next message, and does not let go of it.
+    fn peek(&mut self) {
+        let Next::Message(record) = self.rx.look().expect("honest peers") else {
+            panic!("nothing there");
+        };
+        let mut bytes = vec![0; record.len as usize];
+        // SAFETY: loom checks, and `bytes` has room.
+        unsafe { self.rx.data().copy_out(record.payload, &mut bytes) };
+    }
+
     /// Waits for a message, or for the end.
     fn recv(&mut self) -> Got {
         loop {
             match self.take() {
                 Got::Empty => {
-                    if let Some(expected) = self.rx.announce().expect("honest peers") {
+                    if let Some(expected) = self.rx.announce(full_fence).expect("honest peers") {
                         let ring = self.ring.clone();
                         ring.bell.sleep(ring.control.bell.word(), expected);
                     }
@@ -397,6 +416,34 @@ pub(crate) fn commit_and_wrap_parking() {
 
 pub(crate) fn commit_and_wrap_spinning() {
     commit_and_wrap("commit_and_wrap_spinning", SPINNING);
+}
+
+pub(crate) fn commit_and_wrap_lightly() {
+    commit_and_wrap("commit_and_wrap_lightly", LIGHT);
+}
+
+pub(crate) fn who_joins_during_a_batch_sees_it_whole() {
+    let count = explore_within(2, move || {
+        let ring = Ring::new(128, LOSSY);
+        let mut producer = Ring::producer(&ring);
+        assert!(producer.tell(1));
+        let sending = thread::spawn(move || {
+            // Each is longer than the mark may lag.
+            assert!(producer.stage(1) && producer.stage(1) && producer.stage(1));
+            producer.publish();
+            producer
+        });
+        let mut subscriber = Ring::subscriber(&ring, 0, Start::Next);
+        let joined = subscriber.rx.sequence();
+        assert!(
+            joined == 1 || joined == 4,
+            "in the middle of a batch: {joined}"
+        );
+        let expected = subscriber.follow(joined, 1);
+        let producer = sending.join().unwrap();
+        assert_eq!(subscriber.drain(expected), producer.tx.sequence());
+    });
+    say("who joins during a batch", count);
 }
 
 pub(crate) fn a_batch_is_seen_whole() {
@@ -540,6 +587,39 @@ pub(crate) fn a_newcomer_gets_everything_from_where_it_sat_down() {
     }
 }
 
+/// What it sat down at is what is overwritten next.
+pub(crate) fn a_newcomer_is_seen_before_anything_it_reads_is_overwritten() {
+    let count = explore_within(2, move || {
+        let ring = Ring::new(128, LOSSLESS);
+        let mut producer = Ring::producer(&ring);
+        assert!(producer.tell(5) && producer.tell(5));
+        let sending = thread::spawn(move || {
+            producer.tell(5);
+            producer
+        });
+        let mut subscriber = Ring::subscriber(&ring, 0, Start::Oldest);
+        let joined = subscriber.rx.sequence();
+        let expected = subscriber.follow(joined, 1);
+        let producer = sending.join().unwrap();
+        assert_eq!(subscriber.drain(expected), producer.tx.sequence());
+    });
+    say("a newcomer is seen", count);
+}
+
+pub(crate) fn what_a_leaver_read_is_not_overwritten_before_it_leaves() {
+    let count = explore_within(2, move || {
+        let (mut producer, mut subscriber) = ring_at(128, 0, LOSSLESS, 1);
+        assert!(producer.tell(5) && producer.tell(5));
+        let sending = thread::spawn(move || {
+            let _ = (0..2).any(|_| producer.tell(5));
+        });
+        subscriber.peek();
+        subscriber.leave();
+        sending.join().unwrap();
+    });
+    say("what a leaver read", count);
+}
+
 pub(crate) fn room_that_was_let_go_is_found() {
     for manner in [LOSSLESS, SPINNING] {
         let count = explore(move || {
@@ -561,9 +641,29 @@ pub(crate) fn room_that_was_let_go_is_found() {
     }
 }
 
-pub(crate) fn a_sleeping_producer_is_woken() {
-    let count = explore(move || {
-        let (mut producer, mut subscriber) = ring_at(64, 64, LOSSLESS, 1);
+pub(crate) fn a_long_message_is_read_before_it_is_overwritten() {
+    for manner in [LOSSLESS, SPINNING, LIGHT] {
+        let count = explore_within(2, move || {
+            let (mut producer, mut subscriber) = ring_at(128, 0, manner, 1);
+            assert!(producer.tell(5) && producer.tell(5));
+            let sending = thread::spawn(move || {
+                let _ = (0..2).any(|_| producer.tell(5));
+                producer
+            });
+            let expected = subscriber.follow(0, 2);
+            let mut producer = sending.join().unwrap();
+            let expected = subscriber.drain(expected);
+            assert_eq!(expected, producer.tx.sequence());
+            assert!(producer.tell(5));
+            assert_eq!(subscriber.drain(expected), expected + 1);
+        });
+        say("a_long_message_is_read_before_it_is_overwritten", count);
+    }
+}
+
+fn a_producer_sleeps(manner: Manner) -> usize {
+    explore(move || {
+        let (mut producer, mut subscriber) = ring_at(64, 64, manner, 1);
         let before = producer.tx.sequence();
         while producer.tell(1) {}
         let sending = thread::spawn(move || {
@@ -576,8 +676,13 @@ pub(crate) fn a_sleeping_producer_is_woken() {
         }
         let producer = sending.join().unwrap();
         assert_eq!(subscriber.drain(expected), producer.tx.sequence());
-    });
-    say("a_sleeping_producer_is_woken", count);
+    })
+}
+
+pub(crate) fn a_sleeping_producer_is_woken() {
+    for manner in [LOSSLESS, LIGHT] {
+        say("a_sleeping_producer_is_woken", a_producer_sleeps(manner));
+    }
 }
 
 pub(crate) fn a_producer_that_sleeps_for_one_who_leaves_is_woken() {
@@ -592,8 +697,14 @@ pub(crate) fn a_producer_that_sleeps_for_one_who_leaves_is_woken() {
 }
 
 pub(crate) fn two_sleepers_are_woken_by_one_message() {
+    for fences in [true, false] {
+        two_sleepers(Manner { fences, ..LOSSY });
+    }
+}
+
+fn two_sleepers(manner: Manner) {
     let count = explore_within(2, move || {
-        let ring = Ring::new(64, LOSSY);
+        let ring = Ring::new(64, manner);
         let mut producer = Ring::producer(&ring);
         let sleepers = [(); 2].map(|()| {
             let mut subscriber = Ring::subscriber(&ring, 0, Start::Oldest);

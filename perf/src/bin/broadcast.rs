@@ -1,19 +1,26 @@
 //! One to many: what a message costs a producer whose subscribers keep up, lag or sleep, beside shaq's
 //! broadcast and iceoryx2's publish-subscribe, in the same interleaved rounds.
 //!
-//! The producer is pinned to the first processor, all subscribers, each a process, to the second. Two
-//! measurements, in nanoseconds a message of 64 bytes:
+//! `broadcast [ROUNDS [NAME]]`: only the systems whose names begin with NAME; without the feature `peers`
+//! there are only our own.
+//!
+//! The producer is pinned to the first processor, all subscribers, each a process, to the second.
+//! Nanoseconds a message of 64 bytes:
 //!
 //! * `all`: everyone receives everything; until the last one has. Nobody loses anything.
 //! * `lossy`: what sending takes beside subscribers that are stopped (`lagging`) or sleep where the
 //!   mechanism lets them (`parked`; they wake, and fall behind).
+//! * `one way`: half of a round trip through two rings of the kind, both sides spinning.
 
+#[cfg(feature = "peers")]
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 const SIZE: usize = 64;
+#[cfg(feature = "peers")]
 const SLOTS: usize = 1024;
+#[cfg(feature = "peers")]
 const MOST: usize = 9;
 
 /// What producer and subscribers share.
@@ -79,6 +86,7 @@ fn spsc(_: usize) -> (Send, Box<dyn Fn() -> Take>) {
     (Box::new(send), Box::new(make))
 }
 
+#[cfg(feature = "peers")]
 /// Polls with pauses, and gives the processor away now and then, for there are more subscribers.
 fn poll<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut looks = 0u32;
@@ -95,6 +103,7 @@ fn poll<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+#[cfg(feature = "peers")]
 fn shaq(subscribers: usize) -> (Send, Box<dyn Fn() -> Take>) {
     use shaq::broadcast::{Broadcast, BroadcastConfig, ProducerId};
     let file = tempfile::tempfile_in("/dev/shm").expect("a file in /dev/shm");
@@ -117,6 +126,7 @@ fn shaq(subscribers: usize) -> (Send, Box<dyn Fn() -> Take>) {
     (Box::new(send), Box::new(make))
 }
 
+#[cfg(feature = "peers")]
 fn iceoryx2(lossy: bool) -> (Send, Box<dyn Fn() -> Take>) {
     use iceoryx2::prelude::*;
     set_log_level(LogLevel::Error);
@@ -170,9 +180,12 @@ fn iceoryx2(lossy: bool) -> (Send, Box<dyn Fn() -> Take>) {
 const SYSTEMS: &[System] = &[
     System { name: "ringway spsc", lossy: false, make: spsc },
     System { name: "ringway lossless", lossy: false, make: ringway_lossless },
+    #[cfg(feature = "peers")]
     System { name: "shaq", lossy: false, make: shaq },
+    #[cfg(feature = "peers")]
     System { name: "iceoryx2", lossy: false, make: |_| iceoryx2(false) },
     System { name: "ringway lossy", lossy: true, make: ringway_lossy },
+    #[cfg(feature = "peers")]
     System { name: "iceoryx2 overflow", lossy: true, make: |_| iceoryx2(true) },
 ];
 
@@ -268,53 +281,164 @@ fn run(system: &System, subscribers: usize, stopped: bool, count: u64) -> f64 {
     ns
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+/// A ring for one direction of a round trip, both sides spinning. Its ends are made in their processes.
+enum Way {
+    Spsc(ringway::spsc::Ring),
+    Broadcast(ringway::broadcast::Ring),
+}
+
+impl Way {
+    fn new(name: &str) -> Way {
+        use ringway::broadcast::Policy;
+        let wait = ringway::wait::WaitStrategy::Spin;
+        let config = ringway::broadcast::Config::default().wait(wait);
+        match name {
+            "ringway spsc" => {
+                let config = ringway::spsc::Config::default().wait(wait);
+                Way::Spsc(ringway::spsc::Ring::anonymous(config).expect("a ring"))
+            }
+            "ringway lossy" => {
+                let config = config.policy(Policy::Lossy);
+                Way::Broadcast(ringway::broadcast::Ring::anonymous(config).expect("a ring"))
+            }
+            _ => Way::Broadcast(ringway::broadcast::Ring::anonymous(config).expect("a ring")),
+        }
+    }
+
+    fn send(&self) -> Send {
+        match self {
+            Way::Spsc(ring) => {
+                let mut tx = ring.producer().expect("no other producer");
+                Box::new(move |message| tx.send(message).expect("it is there"))
+            }
+            Way::Broadcast(ring) => {
+                let mut tx = ring.producer().expect("no other producer");
+                Box::new(move |message| tx.send(message).expect("it is there"))
+            }
+        }
+    }
+
+    fn take(&self) -> Take {
+        let mut buffer = Vec::with_capacity(SIZE);
+        match self {
+            Way::Spsc(ring) => {
+                let mut rx = ring.consumer().expect("no other consumer");
+                Box::new(move || rx.recv_into(&mut buffer).map(|_| 1).expect("it is there"))
+            }
+            Way::Broadcast(ring) => {
+                let mut rx = ring.subscriber().expect("a seat");
+                Box::new(move || rx.recv_into(&mut buffer).map(|_| 1).expect("it is there"))
+            }
+        }
+    }
+}
+
+/// Nanoseconds one way.
+fn one_way(system: &System, count: u64) -> f64 {
+    let page = page();
+    let (there, back) = (Way::new(system.name), Way::new(system.name));
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: takes integers; it dies with us.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        pin(1);
+        let (mut take, mut send) = (there.take(), back.send());
+        page.joined.fetch_add(1, Ordering::AcqRel);
+        loop {
+            take();
+            send(&message(0));
+        }
+    }
+    pin(0);
+    let (mut take, mut send) = (back.take(), there.send());
+    wait_until(|| page.joined.load(Ordering::Acquire) == 1);
+    let begun = Instant::now();
+    for number in 0..count {
+        send(&message(number));
+        take();
+    }
+    let ns = begun.elapsed().as_nanos() as f64 / count as f64 / 2.0;
+    // SAFETY: takes integers, and waits for our own child.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    ns
+}
+
+fn run_case(case: &Case) -> f64 {
+    if case.what == "one way" {
+        one_way(case.system, case.count)
+    } else {
+        run(case.system, case.subscribers, case.what == "lagging", case.count)
+    }
+}
+
+struct Case {
+    system: &'static System,
+    subscribers: usize,
+    what: &'static str,
+    count: u64,
+    figures: Vec<f64>,
+}
+
+fn cases(name: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for system in SYSTEMS.iter().filter(|system| system.name.starts_with(name)) {
+        let slow = system.name.starts_with("iceoryx2");
+        let count = if slow { 50_000 } else { 400_000 };
+        let mut add = |subscribers, what, count| {
+            let figures = Vec::new();
+            cases.push(Case { system, subscribers, what, count, figures });
+        };
+        if system.lossy {
+            add(0, "alone", count);
+            for what in ["lagging", "parked"] {
+                add(1, what, count);
+                add(8, what, count);
+            }
+        } else {
+            add(1, "all", count);
+            if system.name != "ringway spsc" {
+                add(8, "all", count / 4);
+            }
+        }
+        if system.name.starts_with("ringway") {
+            add(1, "one way", count / 8);
+        }
+    }
+    cases
 }
 
 fn main() {
-    let rounds: usize = match std::env::args().nth(1).map(|rounds| rounds.parse()) {
-        Some(Ok(rounds)) => rounds,
+    let mut arguments = std::env::args().skip(1);
+    let rounds: usize = match arguments.next().map(|rounds| rounds.parse()) {
+        Some(Ok(rounds)) if rounds > 0 => rounds,
         None => 7,
-        Some(Err(_)) => {
-            eprintln!("usage: broadcast [ROUNDS]");
+        _ => {
+            eprintln!("usage: broadcast [ROUNDS [NAME]]");
             std::process::exit(2);
         }
     };
-    let mut cases: Vec<(&System, usize, bool, u64)> = Vec::new();
-    for system in SYSTEMS {
-        let slow = system.name.starts_with("iceoryx2");
-        let count = if slow { 50_000 } else { 400_000 };
-        if system.lossy {
-            cases.push((system, 0, false, count));
-            for stopped in [true, false] {
-                cases.extend([1, 8].map(|subscribers| (system, subscribers, stopped, count)));
-            }
-        } else {
-            cases.push((system, 1, false, count));
-            if system.name != "ringway spsc" {
-                cases.push((system, 8, false, count / 4));
-            }
-        }
-    }
-    let mut figures = vec![Vec::new(); cases.len()];
+    let mut cases = cases(&arguments.next().unwrap_or_default());
     for _ in 0..rounds {
-        for ((system, subscribers, stopped, count), figures) in cases.iter().zip(&mut figures) {
-            figures.push(run(system, *subscribers, *stopped, *count));
+        for case in &mut cases {
+            let figure = run_case(case);
+            case.figures.push(figure);
         }
     }
-    println!("ns a message of {SIZE} bytes, medians of {rounds} interleaved rounds");
-    for ((system, subscribers, stopped, _), figures) in cases.into_iter().zip(figures) {
-        let what = match (system.lossy, stopped) {
-            (false, _) => "all",
-            (true, true) => "lagging",
-            (true, false) => "parked",
-        };
+    println!("ns a message of {SIZE} bytes, {rounds} interleaved rounds: median, lower quartile, least");
+    for case in &mut cases {
+        case.figures.sort_by(f64::total_cmp);
         println!(
-            "{:<18} {subscribers} {what:<8} {:>9.1}",
-            system.name,
-            median(figures)
+            "{:<18} {} {:<8} {:>9.1} {:>9.1} {:>9.1}",
+            case.system.name,
+            case.subscribers,
+            case.what,
+            case.figures[rounds / 2],
+            case.figures[rounds / 4],
+            case.figures[0],
         );
     }
 }

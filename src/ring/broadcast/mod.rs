@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!        oldest                                            tail (where the first zero header stands)
-//!          |             a subscriber        newest          |
+//!          |             a subscriber        recent          |
 //!   .......v_________________v_________________v_____________v0000000..........................
 //!   free   |h|payload|h|payload|h|payload|h|payload|h|payload||0|zeros| dirty: the last lap
 //!          intact: whoever reads here reads what was sent     ^       ^
@@ -44,49 +44,45 @@
 //! cleared by whoever has proof.
 //!
 //! *No lost wake-up.* Subscribers sleep at one bell: announce, fence, look; publish, fence, ask. The
-//! producer sleeps on the seat of one that holds it back, whose WAITING bit lives in the word that
-//! is exchanged when more is let go.
+//! producer sleeps on the seat of one that holds it back: it marks the seat's `waiting`, fences, looks
+//! how far that has come; the subscriber says how far, fences, looks at `waiting`. Of two fences one comes
+//! first, so one side sees the other. Those of who publishes and of who lets go cost nothing where the
+//! sleeper makes a barrier over all processors (`fences` false): sleeping is rare, messages are not.
 //!
 //! *Death.* An unpublished record is invisible. A successor of the producer follows the headers from
-//! `oldest` to the tail; what the dead one wrote beyond is old payload like any other. Marks have two slots and a turn that says which is
-//! valid, so that one that was half written is not read.
+//! `oldest` to the tail; what the dead one wrote beyond is old payload like any other. Marks have two
+//! slots and a turn that says which is valid, so that one that was half written is not read.
 //!
 //! *Checkpoints.* To move `oldest` the producer needs to know where a record begins. It notes a place
 //! every eighth of the capacity, in private memory, and goes from note to note; only when subscribers
 //! hold it back more closely than that does it step over its own headers.
+//!
+//! *Joining.* Whoever starts near the end follows the headers from `recent`, where the tail was not long
+//! ago, and counts. So a message pays for nobody who may join: two plain stores say how many there were.
 
 mod rx;
 mod tx;
 
 pub use rx::Start;
 pub(crate) use rx::{Next, Record, Rx};
-pub(crate) use tx::{Awaited, Place, Refused, Tx};
+pub(crate) use tx::{Awaited, Tx};
 
-use crate::primitive::{AtomicU64, CachePadded, LINE, Ordering, fence};
+pub(crate) use crate::ring::record::{
+    COMMITTED, Corrupt, MORE, Notify, Place, REST, Refused, max_message,
+};
+
+use crate::primitive::{AtomicU64, CachePadded, Ordering, fence, full_fence, light_fence};
+use crate::ring::record::{
+    CLOSED, FLAGS, PAD, POSITION_MAX, Progress, WORD, fit, header, line_end, record,
+};
 use crate::wait::Bell;
 
-/// A header word with this bit is published.
-pub(crate) const COMMITTED: u64 = 1;
-/// In a seat: the producer sleeps until it moves.
-pub(crate) const WAITING: u64 = 2;
-/// The record fills the area to its end and carries nothing.
-pub(crate) const PAD: u64 = 4;
-/// The producer has left.
-pub(crate) const CLOSED: u64 = 8;
-/// The record is a fragment of a stream, and not the last one.
-pub(crate) const MORE: u64 = 16;
-/// The record is a fragment of a stream, and not the first one.
-pub(crate) const REST: u64 = 32;
-const FLAGS: u64 = 0xffff_ffff;
-
-/// Bytes of a header word, the unit of all positions.
-const WORD: u64 = 8;
 /// The position of a seat that nobody has: it holds nothing back.
 pub(crate) const GONE: u64 = !(WORD - 1);
-/// Positions above this are no honest ones; adding a capacity to those below cannot overflow.
-const POSITION_MAX: u64 = 1 << 62;
 /// Checkpoints are this part of the capacity apart.
 const CHECKPOINTS: u64 = 8;
+/// The mark `recent` is no more than this behind, in bytes, nor than checkpoints are apart.
+const RECENT: u64 = 32 << 10;
 /// Attempts at something that only a producer running at full speed can spoil, over and over.
 const TRIES: u32 = 1000;
 
@@ -166,8 +162,8 @@ impl Mark {
 /// The shared words of a ring beside its seats and its data area.
 #[repr(C)]
 pub(crate) struct Control {
-    /// The last record that was published; turn 0 when there was none. Written by the producer.
-    pub(crate) newest: CachePadded<Mark>,
+    /// Written by the producer alone; read by observers, and by those who join.
+    pub(crate) producer: CachePadded<Published>,
     /// The first record that is intact. Written by the producer, seldom; read with each message by
     /// free subscribers.
     pub(crate) oldest: CachePadded<Mark>,
@@ -183,7 +179,10 @@ impl Control {
     /// The words of an empty ring, whose data area is all zero.
     pub(crate) fn new() -> Control {
         Control {
-            newest: CachePadded::new(Mark::new()),
+            producer: CachePadded::new(Published {
+                progress: Progress::new(),
+                recent: Mark::new(),
+            }),
             oldest: CachePadded::new(Mark::new()),
             bell: CachePadded::new(Bell::new()),
             joined: CachePadded::new(AtomicU64::new(0)),
@@ -193,11 +192,18 @@ impl Control {
 
     /// How many messages were sent.
     pub(crate) fn sent(&self) -> u64 {
-        match self.newest.read() {
-            Ok((turn, newest)) if turn > 0 => newest.sequence.wrapping_add(1),
-            _ => 0,
-        }
+        // Relaxed: nothing is read on the strength of it.
+        self.producer.progress.messages.load(Ordering::Relaxed)
     }
+}
+
+/// The producer's line.
+#[repr(C)]
+pub(crate) struct Published {
+    /// How far it is, with each message.
+    pub(crate) progress: Progress,
+    /// Where it was not long ago: between records, all that lies before it published.
+    pub(crate) recent: Mark,
 }
 
 /// How far a gated subscriber has let go.
@@ -206,9 +212,16 @@ pub(crate) struct Seat {
     /// The same, published now and then: what the producer looks at first. Never ahead of `exact`,
     /// except in a seat that is just being left.
     head: CachePadded<AtomicU64>,
-    /// Everything below is done with; [`GONE`] when nobody sits here. With WAITING the producer sleeps
-    /// until it moves.
-    pub(crate) exact: CachePadded<AtomicU64>,
+    own: CachePadded<LetGo>,
+}
+
+/// The line of a gated subscriber.
+#[repr(C)]
+struct LetGo {
+    /// Everything below is done with; [`GONE`] when nobody sits here.
+    exact: AtomicU64,
+    /// 1 when the producer sleeps until `exact` grows, or is about to; it sleeps on this word.
+    waiting: AtomicU64,
 }
 
 impl Seat {
@@ -216,7 +229,10 @@ impl Seat {
     pub(crate) fn new() -> Seat {
         Seat {
             head: CachePadded::new(AtomicU64::new(GONE)),
-            exact: CachePadded::new(AtomicU64::new(GONE)),
+            own: CachePadded::new(LetGo {
+                exact: AtomicU64::new(GONE),
+                waiting: AtomicU64::new(0),
+            }),
         }
     }
 
@@ -224,30 +240,49 @@ impl Seat {
     /// producer sleeps here.
     pub(crate) fn leave(&self) -> Notify {
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
-        let old = self.exact.swap(GONE, Ordering::Release);
+        self.own.exact.store(GONE, Ordering::Release);
         self.head.store(GONE, Ordering::Release);
-        notify_if(old & WAITING != 0)
+        self.notify(true)
     }
 
-    /// Everything below this was let go.
+    /// After more was let go: whether the producer may be asleep for want of it.
+    #[inline(always)]
+    fn notify(&self, fences: bool) -> Notify {
+        // SYNC: room and sleepers. Between the position and the look at the mark.
+        if fences {
+            full_fence();
+        } else {
+            light_fence();
+        }
+        // Relaxed: the fence orders it.
+        if self.own.waiting.load(Ordering::Relaxed) == 0 {
+            return Notify::Nobody;
+        }
+        // Relaxed: whoever marks it anew looks at the room after that.
+        self.own.waiting.store(0, Ordering::Relaxed);
+        Notify::Peer
+    }
+
+    /// Everything below this was let go; [`GONE`] if nobody sits here.
+    pub(crate) fn exact(&self) -> u64 {
+        // SYNC: room handed to the producer.
+        self.own.exact.load(Ordering::Acquire) & !(WORD - 1)
+    }
+
+    /// The word on which a producer sleeps that waits for whoever sits here.
+    pub(crate) fn room_word(&self) -> &AtomicU64 {
+        &self.own.waiting
+    }
+
+    /// Everything below this was let go, or more.
     #[inline]
     fn position(&self, at_least: u64) -> u64 {
         // SYNC: room handed to the producer.
         match self.head.load(Ordering::Acquire) {
             head if head >= at_least => head,
-            // SYNC: room handed to the producer.
-            _ => self.exact.load(Ordering::Acquire) & !(WORD - 1),
+            _ => self.exact(),
         }
     }
-}
-
-/// A value in the mapping that no honest peer writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Corrupt {
-    /// What is wrong.
-    pub(crate) what: &'static str,
-    /// The position at which it was found.
-    pub(crate) position: u64,
 }
 
 /// How a ring is used; fixed at its creation.
@@ -260,43 +295,9 @@ pub(crate) struct Manner {
     /// Gated subscribers that have to have come before anything is overwritten; if it is not 0, nothing
     /// is either while none of them is left.
     pub(crate) expected: u64,
-}
-
-/// Whether somebody sleeps and has to be woken.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notify {
-    /// Nobody does.
-    Nobody,
-    /// The other side does: all subscribers at the bell, or the producer.
-    Peer,
-}
-
-#[inline(always)]
-fn notify_if(peer: bool) -> Notify {
-    if peer { Notify::Peer } else { Notify::Nobody }
-}
-
-/// The longest message, in bytes, of a ring of `capacity` bytes: it fits, with the padding before
-/// it and the two lines after it, whatever the position.
-pub(crate) const fn max_message(capacity: u64) -> u64 {
-    capacity / 2 - LINE - WORD
-}
-
-/// Bytes of a record with `len` bytes of payload.
-#[inline(always)]
-const fn record(len: u64) -> u64 {
-    WORD + ((len + (WORD - 1)) & !(WORD - 1))
-}
-
-#[inline(always)]
-const fn header(len: u64, flags: u64) -> u64 {
-    len << 32 | flags | COMMITTED
-}
-
-#[inline(always)]
-const fn line_end(position: u64) -> u64 {
-    (position | (LINE - 1)) + 1
+    /// Whether this side fences before it looks for sleepers. If not, its processor takes part in the
+    /// barriers that those make before they sleep.
+    pub(crate) fences: bool,
 }
 
 /// The size of the record or padding with this header at `position`, checked against the private

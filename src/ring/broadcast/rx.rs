@@ -1,8 +1,8 @@
 //! The subscribing side.
 
 use super::{
-    CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, MORE, Notify, REST, Seat, Spot, TRIES,
-    WAITING, WORD, check_record, notify_if, record,
+    CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, MORE, Manner, Notify, REST, Seat,
+    Spot, TRIES, WORD, check_record, record,
 };
 use crate::primitive::{Data, Ordering, fence, full_fence};
 
@@ -55,7 +55,10 @@ pub(crate) enum Next {
 pub(crate) struct Rx<'a> {
     control: &'a Control,
     data: Data<'a>,
+    /// Whether the producer may sleep for want of what this one holds.
     parks: bool,
+    /// See [`Manner::fences`].
+    fences: bool,
     seat: Option<&'a Seat>,
     /// The next header to look at, and which message that is.
     next: Spot,
@@ -80,6 +83,7 @@ impl<'a> Rx<'a> {
             control,
             data,
             parks: false,
+            fences: false,
             seat: None,
             next: Spot::default(),
             open: 0,
@@ -98,7 +102,7 @@ impl<'a> Rx<'a> {
         seats: &'a [Seat],
         index: usize,
         data: Data<'a>,
-        parks: bool,
+        manner: Manner,
         start: Start,
     ) -> Result<Rx<'a>, Corrupt> {
         let seat = &seats[index];
@@ -119,7 +123,7 @@ impl<'a> Rx<'a> {
         for _ in 0..TRIES {
             let (turn, oldest) = control.oldest.read()?;
             seat.head.store(oldest.position, Ordering::Relaxed);
-            seat.exact.store(oldest.position, Ordering::Relaxed);
+            seat.own.exact.store(oldest.position, Ordering::Relaxed);
             // SEQCST: SYNC: seated before looking, moved before asking.
             full_fence();
             // Relaxed: the fence orders it.
@@ -132,7 +136,8 @@ impl<'a> Rx<'a> {
             let mut rx = Rx {
                 control,
                 data,
-                parks,
+                parks: manner.parks,
+                fences: manner.fences,
                 seat: Some(seat),
                 next: oldest,
                 open: 0,
@@ -141,6 +146,12 @@ impl<'a> Rx<'a> {
                 rested: oldest,
             };
             rx.locate(start)?;
+            if rx.next.position < oldest.position {
+                return Err(Corrupt {
+                    what: "mark that goes back",
+                    position: rx.next.position,
+                });
+            }
             rx.rested = rx.next;
             // Nobody waits for what was just taken, or it looks again: a slice of sleep at most.
             let _ = rx.let_go();
@@ -167,27 +178,23 @@ impl<'a> Rx<'a> {
     /// Goes to where `start` says.
     fn locate(&mut self, start: Start) -> Result<(), Corrupt> {
         for _ in 0..TRIES {
-            let (turn, newest) = self.control.newest.read()?;
+            let (_, recent) = self.control.producer.recent.read()?;
             let oldest = self.look_at_oldest()?;
-            let sent = if turn == 0 {
-                0
-            } else {
-                newest.sequence.wrapping_add(1)
-            };
+            let sent = self.control.sent();
             let wanted = match start {
                 Start::Oldest => 0,
                 Start::Newest => sent.saturating_sub(1),
                 Start::Next => sent,
                 Start::Last(count) => sent.saturating_sub(count),
             };
-            let near = turn > 0 && wanted >= newest.sequence && newest.position >= oldest.position;
-            self.next = if near { newest } else { oldest };
+            let near = wanted >= recent.sequence && recent.position >= oldest.position;
+            self.next = if near { recent } else { oldest };
             if self.walk(wanted)? {
                 return Ok(());
             }
         }
         // The producer goes round faster than the records can be counted: it is the newest then.
-        self.next = self.control.newest.read()?.1;
+        self.next = self.control.producer.recent.read()?.1;
         Ok(())
     }
 
@@ -330,16 +337,15 @@ impl<'a> Rx<'a> {
             return Notify::Nobody;
         };
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
-        let old = if self.parks {
-            seat.exact.swap(to, Ordering::Release)
-        } else {
-            seat.exact.store(to, Ordering::Release);
-            0
-        };
+        seat.own.exact.store(to, Ordering::Release);
         if to - self.published >= self.data.capacity() / CHECKPOINTS {
             self.publish_head(seat, to);
         }
-        notify_if(old & WAITING != 0)
+        if self.parks {
+            seat.notify(self.fences)
+        } else {
+            Notify::Nobody
+        }
     }
 
     #[inline]
@@ -385,9 +391,10 @@ impl<'a> Rx<'a> {
     }
 
     /// Marks that the subscriber is going to sleep until the bell rings. Returns the value of its word,
-    /// or `None` when there is something to look at now.
-    pub(crate) fn announce(&mut self) -> Result<Option<u64>, Corrupt> {
-        let word = self.control.bell.announce();
+    /// or `None` when there is something to look at now. `barrier` is a full fence at least, and one for
+    /// the processor of a producer that does not fence.
+    pub(crate) fn announce(&mut self, barrier: impl FnOnce()) -> Result<Option<u64>, Corrupt> {
+        let word = self.control.bell.announce_with(barrier);
         Ok(self.has_nothing()?.then_some(word))
     }
 

@@ -1,19 +1,10 @@
 //! The producing side.
 
 use super::{
-    CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, GONE, Manner, Notify, PAD, Seat, Spot,
-    WAITING, WORD, check_record, header, line_end, max_message, notify_if, record,
+    CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, GONE, Manner, Notify, PAD, Place,
+    RECENT, Refused, Seat, Spot, WORD, check_record, fit, header, line_end, max_message, record,
 };
-use crate::primitive::{Data, LINE, Ordering, fence, full_fence};
-
-/// Why nothing was placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// There is no room until subscribers let go of more, or the open batch is published.
-    Full,
-    /// See [`Corrupt`].
-    Corrupt(Corrupt),
-}
+use crate::primitive::{Data, LINE, Ordering, fence, full_fence, light_fence};
 
 /// Places where records begin, oldest first. Private memory.
 #[derive(Default)]
@@ -52,45 +43,28 @@ pub(crate) struct Tx<'a> {
     position: u64,
     /// Messages so far, those of an open batch included.
     sequence: u64,
-    /// The last record, of an open batch included.
-    last: Spot,
-    /// Records may end up to here without a look at anything: there is room, and no checkpoint is due.
+    /// Records may end up to here without a look at anything: there is room, and no mark is due.
     limit: u64,
     /// Words above the next header and below this are known to be zero.
     zeroed: u64,
     /// The first header of the open batch, withheld until the batch is published.
     first: Option<(u64, u64)>,
-    /// The mark `oldest`, and how often it and `newest` were moved.
+    /// The mark `oldest`, and how often it was moved.
     oldest: Spot,
     oldest_turn: u64,
-    newest_turn: u64,
+    /// The position of the mark `recent`, and how often it was moved.
+    recent: u64,
+    recent_turn: u64,
     checkpoints: Checkpoints,
     /// Where the last checkpoint was noted.
     noted: u64,
 }
 
-/// Room for a record that is not published yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    header: u64,
-    len: u64,
-    /// The frontier as it was, to be restored when the whole place was used.
-    zeroed: u64,
-}
-
-impl Place {
-    /// The position of its payload.
-    #[inline(always)]
-    pub(crate) fn payload(self) -> u64 {
-        self.header + WORD
-    }
-}
-
 /// What a producer that finds no room waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
-    /// That the subscriber in this seat lets go of more; the value of its word.
-    Seat(usize, u64),
+    /// That the subscriber in this seat lets go of more: until its [`Seat::room_word`] is not 1 any more.
+    Seat(usize),
     /// That subscribers come; the value of `joined`.
     Subscribers(u64),
 }
@@ -105,7 +79,7 @@ impl<'a> Tx<'a> {
         manner: Manner,
     ) -> Result<Tx<'a>, Corrupt> {
         let (oldest_turn, oldest) = control.oldest.read()?;
-        let (newest_turn, last) = control.newest.read()?;
+        let (recent_turn, _) = control.producer.recent.read()?;
         let mut tx = Tx {
             control,
             seats,
@@ -113,13 +87,13 @@ impl<'a> Tx<'a> {
             manner,
             position: oldest.position,
             sequence: oldest.sequence,
-            last,
             limit: 0,
             zeroed: 0,
             first: None,
             oldest,
             oldest_turn,
-            newest_turn,
+            recent: oldest.position,
+            recent_turn,
             checkpoints: Checkpoints::default(),
             noted: oldest.position,
         };
@@ -138,10 +112,7 @@ impl<'a> Tx<'a> {
             }
             let (need, is_message) = check_record(word, tx.position, capacity)?;
             tx.note();
-            if is_message {
-                tx.last = tx.spot();
-                tx.sequence = tx.sequence.wrapping_add(1);
-            }
+            tx.sequence = tx.sequence.wrapping_add(u64::from(is_message));
             tx.position += need;
             if tx.position > oldest.position + capacity - 2 * LINE {
                 return Err(Corrupt {
@@ -151,9 +122,8 @@ impl<'a> Tx<'a> {
             }
         }
         tx.note();
-        if tx.last != last || (newest_turn == 0 && tx.sequence > 0) {
-            tx.publish_newest();
-        }
+        tx.tell_progress();
+        tx.mark_recent();
         // What the one before wrote and did not publish stays there: like any old payload, it is never
         // behind a header that was published, since nothing but the next header is taken to be zero.
         tx.zeroed = tx.position + WORD;
@@ -192,7 +162,7 @@ impl<'a> Tx<'a> {
         }
         // SAFETY: free room (`limit`), whole and without wrapping (`fits`).
         unsafe { self.data.copy_in_shared(at + WORD, message) };
-        self.append(at, end);
+        self.append(end);
         Some(self.publish_from(at, header(len, flags)))
     }
 
@@ -237,7 +207,7 @@ impl<'a> Tx<'a> {
             // Relaxed: made visible by the release of the batch's first header.
             self.data.word(at).store(word, Ordering::Relaxed);
         }
-        self.append(place.header, place.header + record(len));
+        self.append(place.header + record(len));
         Ok(())
     }
 
@@ -251,7 +221,14 @@ impl<'a> Tx<'a> {
     #[inline(always)]
     pub(crate) fn publish(&mut self) -> Notify {
         match self.first.take() {
-            Some((at, word)) => self.publish_from(at, word),
+            Some((at, word)) => {
+                let notify = self.publish_from(at, word);
+                // It was not moved while the batch was open.
+                if self.position - self.recent >= self.recent_step() {
+                    self.mark_recent();
+                }
+                notify
+            }
             None => Notify::Nobody,
         }
     }
@@ -283,8 +260,9 @@ impl<'a> Tx<'a> {
     }
 
     /// Marks that the producer is going to sleep until a message of `len` bytes may have room. Returns
-    /// what to sleep on, or `None` when it has to look again first.
-    pub(crate) fn announce(&mut self, len: u64) -> Option<Awaited> {
+    /// what to sleep on, or `None` when it has to look again first. `barrier` is a full fence at least,
+    /// and one for the processors of subscribers that do not fence.
+    pub(crate) fn announce(&mut self, len: u64, barrier: impl FnOnce()) -> Option<Awaited> {
         // Acquire: who came before this is seen in its seat.
         let joined = self.control.joined.load(Ordering::Acquire);
         if self.manner.gated && joined < self.manner.expected {
@@ -294,16 +272,18 @@ impl<'a> Tx<'a> {
             return Some(Awaited::Subscribers(joined));
         }
         let wanted = self.wanted(self.fit(len).1);
-        self.seated().iter().enumerate().find_map(|(index, seat)| {
-            // Relaxed: the exchange decides.
-            if seat.exact.load(Ordering::Relaxed) & !(WORD - 1) >= wanted {
-                return None;
-            }
-            // SYNC: room handed to the producer. This read-modify-write and the subscriber's swap of
-            // the same word are ordered: its swap returns WAITING, or this returns its position.
-            let seen = seat.exact.fetch_or(WAITING, Ordering::Acquire);
-            (seen & !(WORD - 1) < wanted).then_some(Awaited::Seat(index, seen | WAITING))
-        })
+        let mut seats = self.seated().iter().enumerate();
+        let (index, seat) = seats.find(|(_, seat)| seat.exact() < wanted)?;
+        // Relaxed: the barrier orders it.
+        seat.own.waiting.store(1, Ordering::Relaxed);
+        // SYNC: room and sleepers. Between the mark and the look at the position.
+        barrier();
+        if seat.exact() < wanted {
+            return Some(Awaited::Seat(index));
+        }
+        // Relaxed: it spares the subscriber a wake-up, and nothing hangs on it.
+        seat.own.waiting.store(0, Ordering::Relaxed);
+        None
     }
 
     /// Whether the subscriber in seat `index` holds a message of `len` bytes back.
@@ -322,10 +302,7 @@ impl<'a> Tx<'a> {
     /// Where the header of a record with `len` bytes of payload goes, and where the record ends.
     #[inline(always)]
     fn fit(&self, len: u64) -> (u64, u64) {
-        let need = record(len);
-        let rest = self.data.capacity() - (self.position & (self.data.capacity() - 1));
-        let at = self.position + if need > rest { rest } else { 0 };
-        (at, at + need)
+        fit(self.position, len, self.data.capacity())
     }
 
     /// Nothing below this may be needed any more when a record ends at `end`.
@@ -386,11 +363,31 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// How far the mark `recent` may lag, in bytes.
+    fn recent_step(&self) -> u64 {
+        RECENT.min(self.data.capacity() / CHECKPOINTS)
+    }
+
+    /// Moves the mark `recent` to the tail. No batch is open.
+    #[cold]
+    fn mark_recent(&mut self) {
+        self.recent = self.position;
+        // Wrapping: what the one before left may be anything.
+        self.recent_turn = self.recent_turn.wrapping_add(1);
+        let published = &self.control.producer;
+        published.recent.publish(self.recent_turn, self.spot());
+    }
+
     /// Makes room up to `end`, and learns of all that there is.
     #[cold]
     #[inline(never)]
     fn refresh(&mut self, end: u64) -> Result<(), Refused> {
         self.note();
+        // In an open batch `position` is ahead of what is published.
+        let is_settled = self.first.is_none();
+        if is_settled && self.position - self.recent >= self.recent_step() {
+            self.mark_recent();
+        }
         let wanted = self.wanted(end);
         // What is staged is not to be overwritten before it was ever published.
         let tail = self.position - self.staged();
@@ -403,7 +400,8 @@ impl<'a> Tx<'a> {
                 return Err(Refused::Full);
             }
             self.oldest = self.first_from(wanted, free).map_err(Refused::Corrupt)?;
-            self.oldest_turn += 1;
+            // Wrapping: what the one before left may be anything.
+            self.oldest_turn = self.oldest_turn.wrapping_add(1);
             self.control.oldest.publish(self.oldest_turn, self.oldest);
             if self.manner.gated {
                 // SEQCST: SYNC: seated before looking, moved before asking.
@@ -420,6 +418,9 @@ impl<'a> Tx<'a> {
         let capacity = self.data.capacity();
         let room = free.min(self.oldest.position) + capacity - 2 * LINE;
         self.limit = room.min(self.noted + capacity / CHECKPOINTS);
+        if is_settled {
+            self.limit = self.limit.min(self.recent + self.recent_step());
+        }
         Ok(())
     }
 
@@ -472,13 +473,9 @@ impl<'a> Tx<'a> {
         (self.position, header(padding, PAD))
     }
 
-    /// A record from `at` to `end` was written behind the others.
+    /// A record up to `end` was written behind the others.
     #[inline(always)]
-    fn append(&mut self, at: u64, end: u64) {
-        self.last = Spot {
-            position: at,
-            sequence: self.sequence,
-        };
+    fn append(&mut self, end: u64) {
         self.position = end;
         self.sequence = self.sequence.wrapping_add(1);
     }
@@ -486,7 +483,7 @@ impl<'a> Tx<'a> {
     #[inline(always)]
     fn publish_at(&mut self, place: Place, len: u64, flags: u64) -> Notify {
         let (at, word) = self.first_header(place, header(len, flags));
-        self.append(place.header, place.header + record(len));
+        self.append(place.header + record(len));
         self.publish_from(at, word)
     }
 
@@ -507,27 +504,35 @@ impl<'a> Tx<'a> {
             self.data.zero_shared(self.zeroed, self.zeroed + LINE);
             self.zeroed += LINE;
         }
-        self.publish_newest();
+        self.tell_progress();
         notify
     }
 
+    /// How far it is, for observers and for those who join.
     #[inline(always)]
-    fn publish_newest(&mut self) {
-        self.newest_turn += 1;
-        self.control.newest.publish(self.newest_turn, self.last);
+    fn tell_progress(&self) {
+        let progress = &self.control.producer.progress;
+        // Relaxed: nothing is read on the strength of them. Who joins and sees one message fewer gets it.
+        progress.position.store(self.position, Ordering::Relaxed);
+        progress.messages.store(self.sequence, Ordering::Relaxed);
     }
 
     #[inline(always)]
     fn publish_header(&mut self, at: u64, word: u64) -> Notify {
         // SYNC: payload visible to subscribers. Release: everything written to the record, to the
         // later records of a batch, and the zero after them happens before anyone sees this word.
-        if self.manner.parks {
+        let asleep = if !self.manner.parks {
+            self.data.word(at).store(word, Ordering::Release);
+            false
+        } else if self.manner.fences {
             self.data.word(at).swap(word, Ordering::Release);
             // The exchange is most of the fence that the bell needs.
-            notify_if(self.control.bell.ring_after_exchange())
+            self.control.bell.ring_after_exchange()
         } else {
             self.data.word(at).store(word, Ordering::Release);
-            Notify::Nobody
-        }
+            // Those who go to sleep there make up for it.
+            self.control.bell.ring_with(light_fence)
+        };
+        if asleep { Notify::Peer } else { Notify::Nobody }
     }
 }
