@@ -299,12 +299,6 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "ring/broadcast",
-        "newcomer_does_not_look_again",
-        "if control.oldest.turn.load(Ordering::Relaxed) != turn {",
-        "if false {",
-    ),
-    (
-        "ring/broadcast",
         "producer_does_not_look_at_seats_again",
         "let free = self.slowest(wanted); if free < wanted {",
         "let free = self.slowest(0).max(self.oldest.position); if false {",

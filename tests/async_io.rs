@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use ringway::broadcast;
 use ringway::mpmc;
 use ringway::spsc::{self, Config, Ring};
 use ringway::wait::WaitStrategy;
@@ -15,7 +16,7 @@ use ringway::{Error, RecvError, SendError};
 use tokio::runtime::{Builder, Runtime};
 
 mod common;
-use common::{Random, Reaped, child, task, watchdog};
+use common::{Random, Reaped, child, task, until, watchdog};
 
 fn unique(what: &str) -> String {
     format!("test-async-{what}-{}", std::process::id())
@@ -678,5 +679,62 @@ fn a_task_that_always_has_messages_lets_others_run() {
         };
         let other = async { stop.set(true) };
         tokio::join!(busy, other);
+    });
+}
+
+#[test]
+fn broadcast_ends_wait_in_an_executor() {
+    let _watchdog = watchdog(60);
+    let config = broadcast::Config::default().capacity(1024);
+    let ring = broadcast::Ring::anonymous(config).unwrap();
+    runtime().block_on(async {
+        let mut tx = ring.producer().unwrap().into_async().unwrap();
+        let mut receivers: Vec<_> = (0..2)
+            .map(|_| ring.subscriber().unwrap().into_async().unwrap())
+            .collect();
+        let mut other = ring.subscriber().unwrap();
+        let blocking = std::thread::spawn(move || other.iter().map(Result::unwrap).count());
+        let sending = async {
+            for number in 0..3000u64 {
+                tx.send(&number.to_ne_bytes()).await.unwrap();
+            }
+            drop(tx);
+        };
+        let receiving = receivers.iter_mut().map(|rx| async {
+            for number in 0..3000u64 {
+                assert_eq!(rx.recv().await.unwrap(), number.to_ne_bytes());
+            }
+            assert!(matches!(rx.recv().await, Err(RecvError::Closed)));
+        });
+        tokio::join!(sending, futures_util::future::join_all(receiving));
+        assert_eq!(blocking.join().unwrap(), 3000);
+    });
+}
+
+/// What [`child`] runs: a subscriber that never lets go.
+#[test]
+fn sits_in_a_broadcast_ring() {
+    let Some(name) = task() else { return };
+    let _rx = broadcast::attach(&name).unwrap().subscriber().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn an_awaited_send_goes_on_when_the_subscriber_that_held_it_back_is_killed() {
+    let _watchdog = watchdog(60);
+    let name = unique("bcast");
+    let config = broadcast::Config::default().capacity(1024);
+    let ring = broadcast::create(&name, config).unwrap();
+    let mut dead = Reaped(child("sits_in_a_broadcast_ring", &name).spawn().unwrap());
+    until(|| ring.living_subscribers().unwrap() == 1);
+    runtime().block_on(async {
+        let mut tx = ring.producer().unwrap().into_async().unwrap();
+        while tx.get_mut().unwrap().try_send(&[7; 100]).is_ok() {}
+        let mut send = pin!(tx.send(&[8; 100]));
+        assert!(futures_util::poll!(&mut send).is_pending());
+        dead.0.kill().unwrap();
+        send.await.unwrap();
     });
 }

@@ -58,7 +58,6 @@ mutants!(
     moves_the_mark_too_late: an_overrun_reader_never_takes_what_was_torn,
     reader_trusts_what_it_read: an_overrun_reader_never_takes_what_was_torn,
     mark_is_not_read_twice: an_overrun_reader_counts_what_it_missed,
-    newcomer_does_not_look_again: a_newcomer_is_seen_before_anything_it_reads_is_overwritten,
     producer_does_not_look_at_seats_again: a_newcomer_is_seen_before_anything_it_reads_is_overwritten,
     subscriber_ignores_the_sleeper: a_sleeping_producer_is_woken,
     leaver_ignores_the_sleeper: a_producer_that_sleeps_for_one_who_leaves_is_woken,

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! `into_async` makes a [`Consumer`] or a [`Producer`] of any handle of a ring: [`spsc`],
-//! [`mpmc`], and the [typed] ones. The other side need not know: it may be
+//! [`mpmc`], [`broadcast`], and the [typed] ones. The other side need not know: it may be
 //! asynchronous or not, and in any process.
 //!
 //! # Cancelling
@@ -70,7 +70,7 @@ use std::task::{Context, Poll, ready};
 use crate::awaited::Awaited;
 use crate::error::{Error, RecvError, SendError};
 use crate::typed::{self, Value};
-use crate::{mpmc, spsc};
+use crate::{broadcast, mpmc, spsc};
 use waiter::Waiter;
 
 /// Attempts in one poll before others have their turn.
@@ -141,6 +141,17 @@ impl sealed::Receives for mpmc::Consumer {
     }
 }
 
+impl sealed::Receives for broadcast::Subscriber {
+    type Item = Vec<u8>;
+    fn take(&mut self) -> Result<Vec<u8>, RecvError> {
+        let mut message = Vec::new();
+        self.try_recv_into(&mut message).map(|_| message)
+    }
+    fn side(&mut self) -> Side<'_> {
+        Side(self)
+    }
+}
+
 impl<T: Value> sealed::Receives for spsc::typed::Consumer<T> {
     type Item = T;
     fn take(&mut self) -> Result<T, RecvError> {
@@ -182,6 +193,20 @@ impl sealed::Sends for mpmc::Producer {
         self.try_send(message)
     }
     fn want(&mut self, _: &[u8]) {}
+    fn side(&mut self) -> Side<'_> {
+        Side(self)
+    }
+}
+
+impl sealed::Sends for broadcast::Producer {
+    type Item = [u8];
+    type Owned = Vec<u8>;
+    fn put(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.try_send(message)
+    }
+    fn want(&mut self, message: &[u8]) {
+        broadcast::Producer::want(self, message.len());
+    }
     fn side(&mut self) -> Side<'_> {
         Side(self)
     }
@@ -233,6 +258,8 @@ macro_rules! into_async {
 }
 
 into_async! {
+    broadcast::Subscriber => Consumer;
+    broadcast::Producer => Producer;
     spsc::Consumer => Consumer;
     mpmc::Consumer => Consumer;
     spsc::typed::Consumer<T> => Consumer, T: typed::Value;
@@ -385,6 +412,18 @@ impl Consumer<mpmc::Consumer> {
             })
         })
         .await
+    }
+}
+
+impl Consumer<broadcast::Subscriber> {
+    /// Copies the next message to `buffer`, in place of what is there; says how many were sent before it.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`], [`RecvError::Missed`] among them: the next call receives.
+    pub async fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<u64, RecvError> {
+        let wait = Waiting(self);
+        poll_fn(|cx| wait.0.poll_with(cx, |inner| inner.try_recv_into(buffer))).await
     }
 }
 

@@ -31,6 +31,18 @@ pub struct Producer {
     /// When a call that does not block may look next who is dead.
     look: Deadline,
     dead: Dead,
+    /// Bytes of a message for which an executor waits until there is room.
+    #[cfg(feature = "tokio")]
+    wanted: u64,
+    /// What it waits for.
+    #[cfg(feature = "tokio")]
+    awaited: Option<Awaited>,
+    /// Whether subscribers may not see that it sleeps.
+    #[cfg(feature = "tokio")]
+    may_miss: bool,
+    /// The next call has something to say.
+    #[cfg(feature = "tokio")]
+    told: bool,
     side: Side,
 }
 
@@ -113,6 +125,14 @@ impl Producer {
             dead: Dead {
                 watches: Vec::new(),
             },
+            #[cfg(feature = "tokio")]
+            wanted: 0,
+            #[cfg(feature = "tokio")]
+            awaited: None,
+            #[cfg(feature = "tokio")]
+            may_miss: false,
+            #[cfg(feature = "tokio")]
+            told: false,
             side,
         })
     }
@@ -413,6 +433,69 @@ impl Producer {
     pub fn close(self) {}
 }
 
+/// For executors, which wait for room in its stead.
+#[cfg(feature = "tokio")]
+impl Producer {
+    /// Waits are for room for a message of `len` bytes from now on.
+    pub(crate) fn want(&mut self, len: usize) {
+        self.wanted = len.min(self.max) as u64;
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl crate::awaited::Awaited for Producer {
+    fn is_ready(&mut self) -> bool {
+        // What keeps it from being used is what the next call tells.
+        !self.side.here.is_here()
+            || std::mem::take(&mut self.told)
+            || !matches!(self.tx.has_room(self.wanted), Ok(false))
+            || self.tx.is_deserted()
+    }
+
+    fn announce(&mut self) -> Option<u64> {
+        self.dead.bury(&self.tx, &self.side, self.wanted);
+        let shared = &self.side.shared;
+        let mut may_miss = false;
+        self.awaited = self
+            .tx
+            .announce(self.wanted, || may_miss = !shared.fence_others());
+        self.may_miss = may_miss;
+        self.awaited.map(|awaited| match awaited {
+            Awaited::Seat(_) => 1,
+            Awaited::Subscribers(joined) => joined,
+        })
+    }
+
+    fn may_miss(&self) -> bool {
+        self.may_miss
+    }
+
+    fn pulse(&mut self) {
+        let buried = self.dead.bury(&self.tx, &self.side, self.wanted);
+        self.told = buried || self.side.shared.mapping.is_lost();
+    }
+
+    fn word(&self) -> &crate::primitive::AtomicU64 {
+        self.side.shared.room_word(self.awaited)
+    }
+
+    fn sleeper(&self) -> &crate::sleeper::Sleeper {
+        &self.side.own
+    }
+
+    fn strategy(&self) -> crate::wait::WaitStrategy {
+        self.side.shared.geometry.wait
+    }
+
+    fn mapping(&self) -> &crate::mapping::Mapping {
+        &self.side.shared.mapping
+    }
+
+    fn index(&self) -> u32 {
+        super::ring::PRODUCER
+    }
+}
+
 impl Drop for Producer {
     fn drop(&mut self) {
         if !self.side.here.is_here() {
@@ -516,11 +599,7 @@ impl Blocking for Room<'_> {
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), SendError> {
-        let shared = &self.side.shared;
-        let word = match self.awaited {
-            Some(Awaited::Seat(index)) => shared.seats()[index].room_word(),
-            _ => &shared.control().joined,
-        };
+        let word = self.side.shared.room_word(self.awaited);
         self.side.count(|record| &record.parks);
         // Half the usual slice: the dead are to cost the living less than 100 ms.
         let slice = self.deadline.at_most(self.slice);

@@ -13,7 +13,7 @@ use crate::os::life::LockFile;
 use crate::os::semaphore::Semaphore;
 use crate::participant::{self, Life, Membership, Watch};
 use crate::primitive::{Data, full_fence};
-use crate::ring::broadcast::{Control, Corrupt, Manner, Notify, Seat, Start};
+use crate::ring::broadcast::{Awaited, Control, Corrupt, Manner, Notify, Seat, Start};
 use crate::sleeper::{self, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
 
@@ -199,6 +199,14 @@ impl Shared {
             name: self.mapping.name().to_owned(),
             what: corrupt.what,
             offset: self.offset(corrupt),
+        }
+    }
+
+    /// The word on which a producer sleeps that waits for this.
+    pub(super) fn room_word(&self, awaited: Option<Awaited>) -> &AtomicU64 {
+        match awaited {
+            Some(Awaited::Seat(index)) => self.seats()[index].room_word(),
+            _ => &self.control().joined,
         }
     }
 

@@ -325,13 +325,14 @@ impl Subscriber {
 
     /// Takes all that is there.
     fn drain(&mut self, mut expected: u64) -> u64 {
-        loop {
+        for _ in 0..40 {
             let next = self.follow_one(expected);
             if next == expected && self.rx.has_nothing().unwrap() {
                 return expected;
             }
             expected = next;
         }
+        panic!("there is no end: {expected}");
     }
 
     fn leave(self) {
@@ -489,7 +490,8 @@ pub(crate) fn a_batch_does_not_overwrite_itself() {
 }
 
 pub(crate) fn nothing_of_an_aborted_or_cut_message_is_seen() {
-    for (cut, start) in [(false, 64), (true, 64), (true, 96)] {
+    // In the middle of a line, too: what was zeroed ahead reaches beyond the next header then.
+    for (cut, start) in [(false, 64), (true, 64), (true, 96), (false, 72), (true, 72)] {
         let count = explore(move || {
             let (mut producer, mut subscriber) = ring_at(128, start, LOSSLESS, 1);
             let before = producer.tx.sequence();

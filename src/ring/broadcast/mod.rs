@@ -39,9 +39,8 @@
 //!
 //! *Gated readers.* Each has a seat: how far it has let go. The producer moves `oldest`, full fence,
 //! looks at the seats, and writes only below the slowest. A newcomer sits down at `oldest`, full fence,
-//! and looks whether `oldest` has moved: of the two fences one comes first, so either the producer sees
-//! the seat or the newcomer sees that it came too late, and sits down again. Seats of the dead are
-//! cleared by whoever has proof.
+//! and begins where `oldest` is then: of the two fences one comes first, so either the producer sees the
+//! seat or the newcomer sees how far the mark was moved. Seats of the dead are cleared by whoever has proof.
 //!
 //! *No lost wake-up.* Subscribers sleep at one bell: announce, fence, look; publish, fence, ask. The
 //! producer sleeps on the seat of one that holds it back: it marks the seat's `waiting`, fences, looks

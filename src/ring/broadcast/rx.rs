@@ -120,47 +120,37 @@ impl<'a> Rx<'a> {
                 Err(used) => used,
             };
         }
-        for _ in 0..TRIES {
-            let (turn, oldest) = control.oldest.read()?;
-            seat.head.store(oldest.position, Ordering::Relaxed);
-            seat.own.exact.store(oldest.position, Ordering::Relaxed);
-            // SEQCST: SYNC: seated before looking, moved before asking.
-            full_fence();
-            // Relaxed: the fence orders it.
-            if control.oldest.turn.load(Ordering::Relaxed) != turn {
-                continue;
-            }
-            // From here on nothing is overwritten from `oldest` on. Count first: `expected` may have
-            // been what kept that so.
-            control.joined.fetch_add(1, Ordering::Release);
-            let mut rx = Rx {
-                control,
-                data,
-                parks: manner.parks,
-                fences: manner.fences,
-                seat: Some(seat),
-                next: oldest,
-                open: 0,
-                published: oldest.position,
-                oldest: (turn, oldest.position),
-                rested: oldest,
-            };
-            rx.locate(start)?;
-            if rx.next.position < oldest.position {
-                return Err(Corrupt {
-                    what: "mark that goes back",
-                    position: rx.next.position,
-                });
-            }
-            rx.rested = rx.next;
-            // Nobody waits for what was just taken, or it looks again: a slice of sleep at most.
-            let _ = rx.let_go();
-            return Ok(rx);
+        let (turn, oldest) = control.oldest.read()?;
+        seat.head.store(oldest.position, Ordering::Relaxed);
+        seat.own.exact.store(oldest.position, Ordering::Relaxed);
+        // SEQCST: SYNC: seated before looking, moved before asking. If the mark was moved by one who did not
+        // see the seat, `locate` sees that, and begins there. From that on nothing is overwritten.
+        full_fence();
+        // Count first: `expected` may have been what kept that so.
+        control.joined.fetch_add(1, Ordering::Release);
+        let mut rx = Rx {
+            control,
+            data,
+            parks: manner.parks,
+            fences: manner.fences,
+            seat: Some(seat),
+            next: oldest,
+            open: 0,
+            published: oldest.position,
+            oldest: (turn, oldest.position),
+            rested: oldest,
+        };
+        rx.locate(start)?;
+        if rx.next.position < oldest.position {
+            return Err(Corrupt {
+                what: "mark that goes back",
+                position: rx.next.position,
+            });
         }
-        Err(Corrupt {
-            what: "mark that never rests",
-            position: 0,
-        })
+        rx.rested = rx.next;
+        // Nobody waits for what was just taken, or it looks again: a slice of sleep at most.
+        let _ = rx.let_go();
+        Ok(rx)
     }
 
     /// The view of the data area.
