@@ -1,6 +1,8 @@
 //! The broadcast ring under loom: the very files that run in shared memory.
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
@@ -22,11 +24,7 @@ mod algorithm;
 #[path = "models/broadcast.rs"]
 mod models;
 
-macro_rules! models {
-    ($($name:ident),* $(,)?) => { $(#[test] fn $name() { models::$name() })* };
-}
-
-models!(
+crate::models!(
     commit_and_wrap_parking,
     commit_and_wrap_spinning,
     commit_and_wrap_lightly,

@@ -2,6 +2,8 @@
 //! weakens an ordering or removes a fence is in `orderings.rs`, all of it.
 #![allow(dead_code, unused, missing_docs, unreachable_pub, clippy::all)]
 
+#[path = "../src/harness.rs"]
+mod harness;
 #[path = "../src/primitive.rs"]
 mod primitive;
 
@@ -18,43 +20,7 @@ mod wait {
     pub(crate) use crate::bell::Bell;
 }
 
-/// Runs the model in a process of its own, since a failing model may abort, and expects it to fail.
-fn is_caught(name: &str, model: fn()) {
-    if std::env::var_os("RINGWAY_MUTANT").is_some() {
-        return model();
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name])
-        .env("RINGWAY_MUTANT", "1")
-        .output()
-        .unwrap();
-    assert!(
-        !output.status.success(),
-        "the model does not notice the bug"
-    );
-}
-
-macro_rules! mutants {
-    ($($name:ident: $model:ident),* $(,)?) => {
-        $(
-            mod $name {
-                pub(crate) mod algorithm {
-                    include!(concat!(env!("OUT_DIR"), "/broadcast_", stringify!($name), ".rs"));
-                }
-                pub(crate) mod models {
-                    include!("models/broadcast.rs");
-                }
-            }
-
-            #[test]
-            fn $name() {
-                is_caught(stringify!($name), self::$name::models::$model)
-            }
-        )*
-    };
-}
-
-mutants!(
+crate::mutants!("broadcast", "broadcast";
     moves_the_mark_too_late: an_overrun_reader_never_takes_what_was_torn,
     reader_trusts_what_it_read: an_overrun_reader_never_takes_what_was_torn,
     mark_is_not_read_twice: an_overrun_reader_counts_what_it_missed,

@@ -6,7 +6,10 @@
 // was sent.
 
 use super::algorithm::*;
-use crate::primitive::{AtomicU64, Data, Ordering, die_after, full_fence};
+use crate::harness::{
+    deaths_within, executions as explore, executions_within as explore_within, say,
+};
+use crate::primitive::{AtomicU64, Data, Ordering, full_fence};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -361,30 +364,6 @@ fn ring_at(capacity: u64, start: u64, manner: Manner, len: usize) -> (Producer, 
     }
     assert_eq!(expected, producer.tx.sequence());
     (producer, subscriber)
-}
-
-/// Explores `f`; fails if there was but one execution. Returns how many there were.
-fn explore(f: impl Fn() + Sync + Send + 'static) -> usize {
-    explore_within(3, f)
-}
-
-fn explore_within(preemptions: usize, f: impl Fn() + Sync + Send + 'static) -> usize {
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counter = count.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        f();
-    });
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(count > 1, "a model that ran once shows nothing");
-    count
-}
-
-fn say(name: &str, executions: usize) {
-    eprintln!("{name}: {executions} executions");
 }
 
 fn commit_and_wrap(name: &str, manner: Manner) {
@@ -742,47 +721,35 @@ pub(crate) fn closing_is_seen_after_the_last_message() {
 /// comes to life.
 fn succession(name: &str, capacity: u64, start: u64, most: u64, operation: fn(&mut Producer)) {
     for manner in [LOSSLESS, LOSSY] {
-        let (mut steps, mut count, mut alive) = (0, 0, false);
-        while !alive {
-            let survived = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-            let seen = survived.clone();
-            count += explore_within(1, move || {
-                let (mut producer, mut subscriber) = ring_at(capacity, start, manner, 1);
-                let mut observer = Ring::observer(&producer.ring, Start::Next);
-                let (ring, before) = (producer.ring.clone(), producer.tx.sequence());
-                let seen = seen.clone();
-                let sending = thread::spawn(move || {
-                    if die_after(steps, || operation(&mut producer)).is_some() {
-                        seen.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    drop(producer);
-                    let mut successor = Ring::producer(&ring);
-                    let sent = successor.tx.sequence();
-                    assert!(sent >= before && sent <= before + most);
-                    successor.tell(1);
-                    successor
-                });
-                let expected = subscriber.follow(before, 1);
-                let mut successor = sending.join().unwrap();
-                let mut expected = subscriber.drain(expected);
-                let mut observed = observer.drain(before);
-                for _ in 0..6 {
-                    assert_eq!(expected, successor.tx.sequence());
-                    assert_eq!(observed, expected);
-                    assert!(successor.tell(1));
-                    expected = subscriber.drain(expected);
-                    observed = observer.drain(observed);
-                }
-                let newest = Ring::observer(&successor.ring, Start::Newest);
-                assert_eq!(newest.rx.sequence(), expected - 1);
+        let name = format!("{name}, lossless {}", manner.gated);
+        deaths_within(1, &name, move |mortal| {
+            let (mut producer, mut subscriber) = ring_at(capacity, start, manner, 1);
+            let mut observer = Ring::observer(&producer.ring, Start::Next);
+            let (ring, before) = (producer.ring.clone(), producer.tx.sequence());
+            let mortal = mortal.clone();
+            let sending = thread::spawn(move || {
+                mortal.run(|| operation(&mut producer));
+                drop(producer);
+                let mut successor = Ring::producer(&ring);
+                let sent = successor.tx.sequence();
+                assert!(sent >= before && sent <= before + most);
+                successor.tell(1);
+                successor
             });
-            alive = survived.load(std::sync::atomic::Ordering::Relaxed);
-            steps += 1;
-        }
-        say(
-            &format!("{name}: {steps} deaths, lossless {}", manner.gated),
-            count,
-        );
+            let expected = subscriber.follow(before, 1);
+            let mut successor = sending.join().unwrap();
+            let mut expected = subscriber.drain(expected);
+            let mut observed = observer.drain(before);
+            for _ in 0..6 {
+                assert_eq!(expected, successor.tx.sequence());
+                assert_eq!(observed, expected);
+                assert!(successor.tell(1));
+                expected = subscriber.drain(expected);
+                observed = observer.drain(observed);
+            }
+            let newest = Ring::observer(&successor.ring, Start::Newest);
+            assert_eq!(newest.rx.sequence(), expected - 1);
+        });
     }
 }
 
