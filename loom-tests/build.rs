@@ -393,12 +393,6 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "self.first = Some((at, word));",
         "self.first = Some((at, word)); self.data.word(at).store(word, Ordering::Release);",
     ),
-    (
-        "ring/broadcast",
-        "batch_overwrites_itself",
-        "if wanted > tail { return Err(Refused::Full); }",
-        "let tail = self.position;",
-    ),
     ("wait/bell", "without_fences", "barrier();", ""),
     (
         "ring/seat",

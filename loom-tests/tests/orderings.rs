@@ -97,12 +97,6 @@ algorithm!(mpmc, "ring_mpmc", "mpmc");
 algorithm!(items, "ring_items", "items", mpmc: "ring_mpmc");
 algorithm!(bell, "wait_bell", "bell");
 algorithm!(seat, "ring_seat", "membership");
-algorithm!(broadcast, "ring_broadcast_mod", "broadcast");
-
-/// What the broadcast ring uses of `wait`.
-mod wait {
-    pub(crate) use crate::bell::algorithm::Bell;
-}
 
 /// Which models are asked about which file.
 const MODELS: &[(&str, &[(&str, fn())])] = &[
@@ -111,9 +105,6 @@ const MODELS: &[(&str, &[(&str, fn())])] = &[
     ("ring/items", items::MODELS),
     ("wait/bell", bell::MODELS),
     ("ring/seat", seat::MODELS),
-    ("ring/broadcast/mod", broadcast::MODELS),
-    ("ring/broadcast/rx", broadcast::MODELS),
-    ("ring/broadcast/tx", broadcast::MODELS),
 ];
 
 /// Executions of a model that are tried at first.
