@@ -733,7 +733,7 @@ fn an_awaited_send_goes_on_when_the_subscriber_that_held_it_back_is_killed() {
         let mut tx = ring.producer().unwrap().into_async().unwrap();
         while tx.get_mut().unwrap().try_send(&[7; 100]).is_ok() {}
         let mut send = pin!(tx.send(&[8; 100]));
-        assert!(futures_util::poll!(&mut send).is_pending());
+        assert!(send.as_mut().now_or_never().is_none());
         dead.0.kill().unwrap();
         send.await.unwrap();
     });
