@@ -188,6 +188,30 @@ mod tests {
         unreachable!()
     }
 
+    /// The race below, at the one instant that matters: between the look and the removal.
+    #[test]
+    fn who_attaches_at_the_last_instant_keeps_the_name_or_has_no_ring() {
+        let name = format!("clean-instant-{}", std::process::id());
+        // What nobody has taken keeps the name when its owners leave.
+        let ring = spsc::create(&name, Config::default().capacity(256)).unwrap();
+        let mut producer = ring.producer().unwrap();
+        producer.try_send(b"undelivered").unwrap();
+        drop((producer, ring));
+        let path = crate::observe::path_of(&name).unwrap();
+        let mut attached = None;
+        let removal = mapping::remove_if_abandoned(&name, &path, || {
+            attached = Some(spsc::attach(&name));
+            false
+        });
+        assert_eq!(removal.unwrap(), Removal::Removed);
+        let attached = attached.expect("it was asked whether to keep the ring");
+        assert!(
+            matches!(attached, Err(Error::NotFound { .. })),
+            "attached to a ring that lost its name: {attached:?}"
+        );
+        assert!(!path.exists());
+    }
+
     /// The cleaner removes what it can, as fast as it can, while processes attach, leave and are
     /// killed. `RINGWAY_CLEAN_SECONDS` says for how long.
     #[test]
