@@ -55,7 +55,9 @@
 //! Sources: the in-band length word written last is Aeron's; the zero frontier, the touch, and the
 //! sleeper's mark in the header are measured and argued in ARCHITECTURE.md.
 
-use crate::primitive::{AtomicU64, CachePadded, Data, LINE, Ordering, full_fence, light_fence};
+use crate::primitive::{
+    AtomicU64, CachePadded, Data, LINE, Ordering, full_fence, light_fence, spin_loop,
+};
 
 pub(crate) use crate::ring::record::{
     CLOSED, COMMITTED, Corrupt, MORE, Notify, PAD, Place, REST, Refused, max_message,
@@ -72,8 +74,8 @@ const TOUCH_AFTER: u64 = 8 * LINE;
 /// Records longer than this, in bytes, are not touched: they do not stay in the nearer caches anyway.
 const TOUCH_MOST: u64 = 256 * LINE;
 
-/// Looks for an answer, a nanosecond or two each.
-const ANSWER_LOOKS: u32 = 400;
+/// Looks for an answer, with a pause after each.
+const ANSWER_LOOKS: u32 = 50;
 
 /// The shared words of a ring beside its data area.
 #[repr(C)]
@@ -812,7 +814,13 @@ impl<'a> Rx<'a> {
             return false;
         }
         self.rested = (self.position, messages);
-        (0..ANSWER_LOOKS).any(|_| self.has_next())
+        for _ in 0..ANSWER_LOOKS {
+            if self.has_next() {
+                return true;
+            }
+            spin_loop();
+        }
+        false
     }
 
     /// When the consumer is behind: stores the last word of every line that ends in `from..=to`,

@@ -8,17 +8,18 @@
 use super::WaitStrategy;
 use crate::primitive::spin_loop;
 
-/// Looks without a pause between them, about 2 µs: the cheapest way to see a quick answer.
-const BARE: u32 = 400;
-/// Looks with a pause after each, at the highest score: about the cost of one wake-up.
-const PAUSED: u32 = 1200;
-/// Looks with a pause that even a score of zero is given, so that it can rise again.
-const PAUSED_LEAST: u32 = 32;
+/// Looks that are always made, a microsecond or two. Each is followed by a pause, as all looks are: without
+/// one the processor is several looks ahead of itself when the line changes, and has to start anew.
+const QUICK: u32 = 64;
+/// Looks beyond those, at the highest score: about the cost of one wake-up.
+const MORE: u32 = 1200;
+/// Looks beyond those that even a score of zero is given, so that it can rise again.
+const MORE_LEAST: u32 = 32;
 const SCORE_MAX: u32 = 64;
 /// Looks between two pulses of a spinner that never sleeps.
 const PULSE: u32 = 4096;
 /// With one processor the peer cannot run while we look.
-const BARE_ALONE: u32 = 2;
+const QUICK_ALONE: u32 = 2;
 /// Times that a lone processor is offered to the peer before sleeping.
 const YIELDS_ALONE: u32 = 2;
 
@@ -72,7 +73,7 @@ impl Spinner {
     /// worth its price about as rarely as a wake-up.
     #[inline]
     pub(crate) fn is_spinning(&self) -> bool {
-        !self.alone && self.looks & 511 != BARE & 511
+        !self.alone && self.looks & 511 != QUICK & 511
     }
 
     /// Whether it pays to look for a while before a wait is begun at all.
@@ -84,7 +85,7 @@ impl Spinner {
     /// What was waited for is there.
     #[inline]
     pub(crate) fn succeeded(&mut self) {
-        if self.looks > BARE && self.strategy == WaitStrategy::Adaptive {
+        if self.looks > QUICK && self.strategy == WaitStrategy::Adaptive {
             self.score += (SCORE_MAX - self.score).div_ceil(4);
         }
     }
@@ -117,11 +118,7 @@ impl Spinner {
         self.looks += 1;
         match self.strategy {
             WaitStrategy::Adaptive if !self.alone => {
-                if self.looks <= BARE {
-                    return Step::Look;
-                }
-                let most = PAUSED_LEAST + PAUSED * self.score / SCORE_MAX;
-                if self.looks <= BARE + most {
+                if self.looks <= QUICK + MORE_LEAST + MORE * self.score / SCORE_MAX {
                     spin_loop();
                     return Step::Look;
                 }
@@ -135,9 +132,9 @@ impl Spinner {
 
     #[cold]
     fn next_alone(&mut self) -> Step {
-        if self.looks <= BARE_ALONE {
+        if self.looks <= QUICK_ALONE {
             Step::Look
-        } else if self.looks <= BARE_ALONE + YIELDS_ALONE {
+        } else if self.looks <= QUICK_ALONE + YIELDS_ALONE {
             (self.yield_now)();
             Step::Look
         } else {
@@ -147,8 +144,7 @@ impl Spinner {
 
     #[inline]
     fn next_spin(&mut self) -> Step {
-        let patience = if self.alone { BARE_ALONE } else { BARE };
-        if self.looks <= patience {
+        if self.alone && self.looks <= QUICK_ALONE {
             return Step::Look;
         }
         if !self.alone && self.looks < PULSE {
@@ -157,7 +153,7 @@ impl Spinner {
         }
         // Alone, or nothing for some 100 µs: somebody else may need the processor to bring it.
         (self.yield_now)();
-        self.looks = patience;
+        self.looks = if self.alone { QUICK_ALONE } else { QUICK };
         Step::Pulse
     }
 }
