@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::{child, task, watchdog};
+use common::{assert_no_file_left, child, task, watchdog};
 use ringway::channel::{Receiver, Sender};
 use ringway::{Endpoint, Error, SendError};
 use step::{Stepped, here, traced};
@@ -142,13 +142,7 @@ fn is_for_many(endpoint: &Endpoint) -> bool {
 
 /// No name of that test is left.
 fn assert_nothing_left(name: &str) {
-    for directory in ["/tmp", "/dev/shm"] {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let file = entry.unwrap().file_name();
-            let file = file.to_string_lossy();
-            assert!(!file.contains(name), "{directory}/{file} is left");
-        }
-    }
+    assert_no_file_left(name);
     assert!(ringway::channel::mqueue::Receiver::attach(name).is_err());
 }
 

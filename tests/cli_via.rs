@@ -7,7 +7,7 @@ mod restrict;
 
 use std::process::{Command, Output, Stdio};
 
-use common::{until, watchdog};
+use common::{assert_no_file_left, until, watchdog};
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 
@@ -58,13 +58,7 @@ fn assert_whole(output: &Output, messages: u64, what: &str) {
 
 /// Nothing of that name is left: no file, no shared memory, no semaphore, no queue.
 fn assert_nothing_left(name: &str) {
-    for directory in ["/tmp", "/dev/shm"] {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let file = entry.unwrap().file_name();
-            let file = file.to_string_lossy();
-            assert!(!file.contains(name), "{directory}/{file} is left");
-        }
-    }
+    assert_no_file_left(name);
     for queue in [name.to_owned(), format!("{name}.1"), format!("{name}.2")] {
         let there = ringway::channel::mqueue::Receiver::attach(&queue);
         assert!(there.is_err(), "queue {queue} is left");

@@ -7,7 +7,7 @@ mod restrict;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use common::{Reaped, child, root_for, task, watchdog};
+use common::{Reaped, assert_no_file_left, child, root_for, task, watchdog};
 use proptest::prelude::*;
 use restrict::{NO_SHARED_MEMORY, can_mount, deny_memfd_create};
 use ringway::channel::{Receiver, Sender};
@@ -22,17 +22,6 @@ fn name(test: &str) -> String {
 
 fn parse(text: &str) -> Endpoint {
     text.parse().unwrap()
-}
-
-/// No file of that test is left.
-fn assert_nothing_left(name: &str) {
-    for directory in ["/tmp", "/dev/shm"] {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let file = entry.unwrap().file_name();
-            let file = file.to_string_lossy();
-            assert!(!file.contains(name), "{directory}/{file} is left");
-        }
-    }
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
@@ -147,7 +136,7 @@ fn a_list_takes_the_first_that_can_be_had_and_reports_the_others() {
         tx.channel.close();
     });
     drop((tx, rx));
-    assert_nothing_left(&name);
+    assert_no_file_left(&name);
 }
 
 #[test]
@@ -194,7 +183,7 @@ fn auto_agrees_on_another_way_when_only_the_sender_is_refused_shared_memory() {
         );
         succeed(child);
         drop(rx);
-        assert_nothing_left(&name);
+        assert_no_file_left(&name);
     }
 }
 
@@ -219,7 +208,7 @@ fn auto_agrees_on_another_way_when_only_the_receiver_is_refused_shared_memory() 
         tx.close();
         succeed(child);
         drop(tx);
-        assert_nothing_left(&name);
+        assert_no_file_left(&name);
     }
 }
 
@@ -264,7 +253,7 @@ fn a_list_falls_back_on_both_sides_when_shared_memory_is_refused_and_says_why() 
             }
             assert!(reports[3].ends_with(&format!("fifo:/tmp/{name}: taken")));
         }
-        assert_nothing_left(&name);
+        assert_no_file_left(&name);
     }
 }
 
@@ -287,7 +276,7 @@ fn auto_takes_shared_memory_when_both_have_it_whoever_comes_first() {
     tx.close();
     succeed(child);
     drop(tx);
-    assert_nothing_left(&name);
+    assert_no_file_left(&name);
 }
 
 #[test]
@@ -324,7 +313,7 @@ fn an_exhausted_limit_on_queues_falls_back_to_the_next() {
     receive_numbers(&mut *rx.channel);
     succeed(sender);
     drop(rx);
-    assert_nothing_left(&name);
+    assert_no_file_left(&name);
 }
 
 #[test]
@@ -356,7 +345,7 @@ fn another_user_is_refused_and_no_other_way_is_tried() {
         assert!(status.success(), "{first}");
         drop(rx);
     }
-    assert_nothing_left(&name);
+    assert_no_file_left(&name);
     assert!(ringway::channel::mqueue::Receiver::attach(&format!("{name}-fallback")).is_err());
 }
 
@@ -365,7 +354,7 @@ fn too_few_descriptors_are_told_with_the_number_needed_and_nothing_is_left_half_
     let _dog = watchdog(60);
     let name = name("fds");
     succeed(restricted(&format!("descriptors {name}"), || Ok(())));
-    assert_nothing_left(&name);
+    assert_no_file_left(&name);
 }
 
 fn is_open(fd: i32) -> bool {

@@ -806,7 +806,7 @@ impl<'a> Rx<'a> {
     }
 
     /// When nothing is there, and the last thing was one single message, as in question and answer: looks
-    /// for some hundred nanoseconds whether the next one comes.
+    /// for a microsecond or so whether the next one comes.
     pub(crate) fn answer_comes(&mut self) -> bool {
         // Relaxed: our own counter.
         let messages = self.control.consumer.messages.load(Ordering::Relaxed);

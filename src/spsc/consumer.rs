@@ -150,8 +150,8 @@ impl Consumer {
         }
     }
 
-    /// Whether, after a look that found nothing, a message comes within the few hundred nanoseconds that
-    /// an answer takes. If so the fast path takes it: of all that comes after the message is there, each
+    /// Whether, after a look that found nothing, a message comes within the microsecond or so that an
+    /// answer may take. If so the fast path takes it: of all that comes after the message is there, each
     /// instruction is latency.
     #[inline(never)]
     fn answer_comes(&mut self) -> bool {

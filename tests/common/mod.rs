@@ -69,6 +69,17 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// No file of that name is left: no FIFO, socket, shared memory or semaphore.
+pub fn assert_no_file_left(name: &str) {
+    for directory in ["/tmp", "/dev/shm"] {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let file = entry.unwrap().file_name();
+            let file = file.to_string_lossy();
+            assert!(!file.contains(name), "{directory}/{file} is left");
+        }
+    }
+}
+
 /// A small, seeded generator, so that a failure can be run again.
 pub struct Random(pub u64);
 
