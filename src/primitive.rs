@@ -196,15 +196,20 @@ impl Data<'_> {
         // SAFETY: the caller's word.
         let words = unsafe { self.words(position, bytes.len()) };
         let (whole, rest) = bytes.as_chunks::<8>();
-        let store = |words: &[AtomicU64], whole: &[[u8; 8]]| {
-            for (word, bytes) in words.iter().zip(whole) {
-                word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        let (pairs, odd) = whole.as_chunks::<2>();
+        let (two, _) = words.as_chunks::<2>();
+        let store = |two: &[[AtomicU64; 2]], pairs: &[[[u8; 8]; 2]]| {
+            for (words, bytes) in two.iter().zip(pairs) {
+                store_two(words, bytes);
             }
         };
-        if let (Some(words), Ok(whole)) = (words.first_chunk::<8>(), <&[_; 8]>::try_from(whole)) {
-            store(words, whole); // unrolled
+        if let (Some(two), Ok(pairs)) = (two.first_chunk::<4>(), <&[_; 4]>::try_from(pairs)) {
+            store(two, pairs); // unrolled
         } else {
-            store(words, whole);
+            store(two, pairs);
+        }
+        if let [bytes] = odd {
+            words[whole.len() - 1].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         if !rest.is_empty() {
             let mut last = [0; 8];
@@ -223,19 +228,21 @@ impl Data<'_> {
     pub(crate) unsafe fn copy_out_shared(&self, position: u64, to: *mut u8, len: usize) {
         // SAFETY: the caller's word.
         let words = unsafe { self.words(position, len) };
-        let load = |words: &[AtomicU64]| {
-            for (index, word) in words.iter().enumerate() {
+        let (two, odd) = words.as_chunks::<2>();
+        let load = |two: &[[AtomicU64; 2]]| {
+            for (words, at) in two.iter().zip((0..).step_by(16)) {
                 // SAFETY: inside of what the caller gave room for.
-                unsafe {
-                    to.cast::<Unaligned>()
-                        .add(index)
-                        .write(Unaligned(word.load(Ordering::Relaxed)));
-                }
+                unsafe { load_two(words, to.add(at)) };
             }
         };
-        match <&[AtomicU64; 8]>::try_from(words) {
-            Ok(words) => load(words), // unrolled
-            Err(_) => load(words),
+        match <&[_; 4]>::try_from(two) {
+            Ok(two) => load(two), // unrolled
+            Err(_) => load(two),
+        }
+        if let [word] = odd {
+            let word = word.load(Ordering::Relaxed);
+            // SAFETY: as above.
+            unsafe { to.add(two.len() * 16).cast::<u64>().write_unaligned(word) };
         }
     }
 
@@ -243,9 +250,92 @@ impl Data<'_> {
     #[inline(always)]
     pub(crate) fn zero_shared(&self, from: u64, to: u64) {
         debug_assert!(from <= to && to - from <= self.capacity());
-        for position in (from..to).step_by(8) {
+        let mut position = from;
+        if position & 8 != 0 && position < to {
+            self.word(position).store(0, Ordering::Relaxed);
+            position += 8;
+        }
+        while to - position >= 16 {
+            // SAFETY: inside the area: a multiple of 16 below a capacity that is one.
+            let two = unsafe { &*self.pointer(position).cast::<[AtomicU64; 2]>() };
+            zero_two(two);
+            position += 16;
+        }
+        if position < to {
             self.word(position).store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// Stores two words that lie side by side, in no order: two relaxed stores, by one instruction where there is
+/// one. What a producer waits for is the line that its oldest store goes to; how far it is ahead meanwhile is
+/// how many stores the processor keeps in mind. Loaded by halves: bytes that were just put together by stores
+/// of a word each are passed on to such loads, and not to longer ones.
+#[inline(always)]
+fn store_two(words: &[AtomicU64; 2], bytes: &[[u8; 8]; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads 16 bytes of `bytes`, and writes the two words, which are atomics. To the compiler this is
+    // some atomic access of them; of the processor no more is asked than a whole byte at a time.
+    unsafe {
+        core::arch::asm!(
+            "movq {both}, qword ptr [{from}]",
+            "movhps {both}, qword ptr [{from} + 8]",
+            "movups xmmword ptr [{to}], {both}",
+            both = out(xmm_reg) _,
+            from = in(reg) bytes,
+            to = in(reg) words,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (word, bytes) in words.iter().zip(bytes) {
+        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+    }
+}
+
+/// As [`store_two`], of zeros.
+#[inline(always)]
+fn zero_two(words: &[AtomicU64; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: writes the two words, which are atomics, as in `store_two`.
+    unsafe {
+        core::arch::asm!(
+            "xorps {zero}, {zero}",
+            "movups xmmword ptr [{to}], {zero}",
+            zero = out(xmm_reg) _,
+            to = in(reg) words,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for word in words {
+        word.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Loads two words that lie side by side, in no order, and writes them to `to`: two relaxed loads.
+///
+/// # Safety
+/// `to` is private memory, writable for 16 bytes.
+#[inline(always)]
+unsafe fn load_two(words: &[AtomicU64; 2], to: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads the two words, which are atomics, as in `store_two`; writes where the caller allows it.
+    unsafe {
+        core::arch::asm!(
+            "movups {both}, xmmword ptr [{from}]",
+            "movups xmmword ptr [{to}], {both}",
+            both = out(xmm_reg) _,
+            from = in(reg) words,
+            to = in(reg) to,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (word, at) in words.iter().zip([0, 8]) {
+        let word = word.load(Ordering::Relaxed);
+        // SAFETY: inside of what the caller gave room for.
+        unsafe { to.add(at).cast::<u64>().write_unaligned(word) };
     }
 }
 

@@ -347,7 +347,7 @@ impl Subscriber {
     /// ```
     #[inline]
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<u64, RecvError> {
-        self.receive_into(buffer, |subscriber| subscriber.look_until(Deadline::NEVER))
+        self.receive_into(buffer, Some(Deadline::NEVER))
     }
 
     /// As [`Subscriber::recv_into`], if a message is there now.
@@ -356,7 +356,7 @@ impl Subscriber {
     /// As [`Subscriber::try_recv`].
     #[inline]
     pub fn try_recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<u64, RecvError> {
-        self.receive_into(buffer, Subscriber::look_now)
+        self.receive_into(buffer, None)
     }
 
     /// As [`Subscriber::recv_into`], waiting no longer than `timeout`.
@@ -368,17 +368,16 @@ impl Subscriber {
         buffer: &mut Vec<u8>,
         timeout: Duration,
     ) -> Result<u64, RecvError> {
-        let deadline = Deadline::after(timeout);
-        self.receive_into(buffer, |subscriber| subscriber.look_until(deadline))
+        self.receive_into(buffer, Some(Deadline::after(timeout)))
     }
 
     #[inline(always)]
     fn receive_into(
         &mut self,
         buffer: &mut Vec<u8>,
-        look: impl FnMut(&mut Subscriber) -> Result<Record, RecvError>,
+        wait: Option<Deadline>,
     ) -> Result<u64, RecvError> {
-        self.read_next(look, |data, record| {
+        self.read_next(wait, |data, record| {
             // SAFETY: `look` checked that the record lies in the data area.
             unsafe { copy_shared(data, record, buffer) }
         })
@@ -410,20 +409,55 @@ impl Subscriber {
         &mut self,
         mut read: impl FnMut(View<'_>) -> R,
     ) -> Result<(u64, R), RecvError> {
-        let look = |subscriber: &mut Subscriber| subscriber.look_until(Deadline::NEVER);
-        self.read_next(look, |data, record| read(View { data, record }))
+        let wait = Some(Deadline::NEVER);
+        self.read_next(wait, |data, record| read(View { data, record }))
     }
 
+    /// Whether, after a look that found nothing, a message comes within the microsecond or so that an
+    /// answer may take. If so the fast path takes it: of all that comes after the message is there, each
+    /// instruction is latency.
+    #[inline(never)]
+    fn answer_comes(&mut self) -> bool {
+        self.side.spinner.expects_answers() && self.rx.answer_comes()
+    }
+
+    /// Has `read` read a message if the fast path can.
+    #[inline(always)]
+    fn consume_at_once(&mut self, read: impl FnOnce(Data<'_>, Record)) -> bool {
+        if !self.side.here.is_here() || self.rx.is_open() {
+            return false;
+        }
+        match self.rx.consume_at_once(read) {
+            Some(Notify::Nobody) => true,
+            Some(Notify::Peer) => {
+                self.wake_producer();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Has `read` read the next message where it lies, and passes over it, with its sequence; waits for it
+    /// until the deadline `wait`, if there is one.
     #[inline(always)]
     fn read_next<R>(
         &mut self,
-        mut look: impl FnMut(&mut Subscriber) -> Result<Record, RecvError>,
+        wait: Option<Deadline>,
         mut read: impl FnMut(Data<'_>, Record) -> R,
     ) -> Result<(u64, R), RecvError> {
+        let mut result = None;
+        let mut at_once = |subscriber: &mut Subscriber| {
+            subscriber.consume_at_once(|data, record| result = Some(read(data, record)))
+        };
+        if (at_once(self) || wait.is_some() && self.answer_comes() && at_once(self))
+            && let Some(result) = result
+        {
+            return Ok((self.rx.sequence().wrapping_sub(1), result));
+        }
         loop {
-            let record = match self.look_at_once() {
-                Some(record) => record,
-                None => look(self)?,
+            let record = match wait {
+                None => self.look_now()?,
+                Some(deadline) => self.look_until(deadline)?,
             };
             let result = read(self.rx.data(), record);
             if self.confirm()? {

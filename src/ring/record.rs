@@ -5,7 +5,7 @@
 //! the end of the area, a PAD record fills the rest. Positions are 64-bit, only grow, and are taken modulo the
 //! capacity.
 
-use crate::primitive::{AtomicU64, LINE};
+use crate::primitive::{AtomicU64, LINE, spin_loop};
 
 /// A header word with this bit is published.
 pub(crate) const COMMITTED: u64 = 1;
@@ -22,6 +22,8 @@ pub(crate) const FLAGS: u64 = 0xffff_ffff;
 
 /// Bytes of a header word, the unit of all positions.
 pub(crate) const WORD: u64 = 8;
+/// Looks for an answer, with a pause after each: a microsecond or so.
+const ANSWER_LOOKS: u32 = 50;
 /// Positions above this are no honest ones; adding a capacity to those below cannot overflow.
 pub(crate) const POSITION_MAX: u64 = 1 << 62;
 
@@ -127,4 +129,17 @@ pub(crate) const fn fit(position: u64, len: u64, capacity: u64) -> (u64, u64) {
         position
     };
     (at, at + need)
+}
+
+/// Whether an answer that is due comes within the microsecond or so that one may take: looks until
+/// `has_next` says that it is there.
+#[inline(always)]
+pub(crate) fn answer_comes(has_next: impl Fn() -> bool) -> bool {
+    for _ in 0..ANSWER_LOOKS {
+        if has_next() {
+            return true;
+        }
+        spin_loop();
+    }
+    false
 }

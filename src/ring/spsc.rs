@@ -55,14 +55,14 @@
 //! Sources: the in-band length word written last is Aeron's; the zero frontier, the touch, and the
 //! sleeper's mark in the header are measured and argued in ARCHITECTURE.md.
 
-use crate::primitive::{
-    AtomicU64, CachePadded, Data, LINE, Ordering, full_fence, light_fence, spin_loop,
-};
+use crate::primitive::{AtomicU64, CachePadded, Data, LINE, Ordering, full_fence, light_fence};
 
 pub(crate) use crate::ring::record::{
     CLOSED, COMMITTED, Corrupt, MORE, Notify, PAD, Place, REST, Refused, max_message,
 };
-use crate::ring::record::{FLAGS, POSITION_MAX, Progress, WORD, fit, header, line_end, record};
+use crate::ring::record::{
+    FLAGS, POSITION_MAX, Progress, WORD, answer_comes, fit, header, line_end, record,
+};
 
 /// In a header word: the consumer sleeps, or is about to.
 pub(crate) const WAITING: u64 = 2;
@@ -73,9 +73,6 @@ const TOUCH_AFTER: u64 = 8 * LINE;
 
 /// Records longer than this, in bytes, are not touched: they do not stay in the nearer caches anyway.
 const TOUCH_MOST: u64 = 256 * LINE;
-
-/// Looks for an answer, with a pause after each.
-const ANSWER_LOOKS: u32 = 50;
 
 /// The shared words of a ring beside its data area.
 #[repr(C)]
@@ -814,13 +811,7 @@ impl<'a> Rx<'a> {
             return false;
         }
         self.rested = (self.position, messages);
-        for _ in 0..ANSWER_LOOKS {
-            if self.has_next() {
-                return true;
-            }
-            spin_loop();
-        }
-        false
+        answer_comes(|| self.has_next())
     }
 
     /// When the consumer is behind: stores the last word of every line that ends in `from..=to`,

@@ -72,7 +72,7 @@ pub(crate) use crate::ring::record::{
 
 use crate::primitive::{AtomicU64, CachePadded, Ordering, fence, full_fence, light_fence};
 use crate::ring::record::{
-    CLOSED, FLAGS, PAD, POSITION_MAX, Progress, WORD, fit, header, line_end, record,
+    CLOSED, FLAGS, PAD, POSITION_MAX, Progress, WORD, answer_comes, fit, header, line_end, record,
 };
 use crate::wait::Bell;
 

@@ -2,7 +2,7 @@
 
 use super::{
     CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, MORE, Manner, Notify, REST, Seat,
-    Spot, TRIES, WORD, check_record, record,
+    Spot, TRIES, WORD, answer_comes, check_record, record,
 };
 use crate::primitive::{Data, Ordering, fence, full_fence};
 
@@ -241,6 +241,39 @@ impl<'a> Rx<'a> {
         Ok(self.look_at_oldest()?.position <= self.next.position)
     }
 
+    /// Has `read` read the next message if it is a whole one, without padding before it and no fragment, and
+    /// passes over it; otherwise nothing happens, save that `read` may have read what was overwritten
+    /// meanwhile. Nothing is open. The fast path, kept short as that of the producer is.
+    #[inline(always)]
+    pub(crate) fn consume_at_once(
+        &mut self,
+        read: impl FnOnce(Data<'a>, Record),
+    ) -> Option<Notify> {
+        let at = self.next.position;
+        // SYNC: payload visible to subscribers. Acquire: the payload is read after the header.
+        let word = self.data.word(at).load(Ordering::Acquire);
+        let (len, capacity) = (word >> 32, self.data.capacity());
+        let end = at + record(len);
+        if word & FLAGS != COMMITTED || (at & (capacity - 1)) + record(len) > capacity {
+            return None;
+        }
+        let (payload, flags) = (at + WORD, 0);
+        read(
+            self.data,
+            Record {
+                payload,
+                len,
+                flags,
+            },
+        );
+        if !matches!(self.is_intact(), Ok(true)) {
+            return None;
+        }
+        self.next.position = end;
+        self.next.sequence = self.next.sequence.wrapping_add(1);
+        Some(self.let_go())
+    }
+
     /// Looks for the next message.
     #[inline(always)]
     pub(crate) fn look(&mut self) -> Result<Next, Corrupt> {
@@ -362,6 +395,18 @@ impl<'a> Rx<'a> {
         } else {
             0
         }
+    }
+
+    /// When nothing is there, and the last thing was one single message, as in question and answer: looks
+    /// for a microsecond or so whether the next one comes.
+    pub(crate) fn answer_comes(&mut self) -> bool {
+        if self.next.sequence.wrapping_sub(self.rested.sequence) != 1 || self.is_open() {
+            return false;
+        }
+        self.rested = self.next;
+        let next = self.data.word(self.next.position);
+        // Relaxed: `consume_at_once` looks again.
+        answer_comes(|| next.load(Ordering::Relaxed) & COMMITTED != 0)
     }
 
     /// After an overrun: goes on where `start` says, and returns how many messages were missed.
