@@ -152,6 +152,7 @@ ring_ends! {
     crate::broadcast::Subscriber;
     crate::spsc::typed::Consumer<T>, T;
     crate::mpmc::typed::Consumer<T>, T;
+    crate::broadcast::typed::Subscriber<T>, T;
 }
 
 /// A descriptor to be waited for until it is readable (or hung up, or in error): a socket, a timer,

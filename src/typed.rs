@@ -46,8 +46,8 @@
 //! | `TryFromBytes`, `IntoBytes`, `KnownLayout`, `Immutable` | sending and receiving copies: also `bool`, `char` and enumerations, whose bytes are checked when they arrive |
 //! | `FromBytes` besides | in place, too: [`Ref`], [`Slice`], [`Slot`]. Any bytes are a value, so a peer that writes into the memory cannot make an invalid one |
 //!
-//! In place a type may be aligned to at most 8 bytes in an spsc ring and 16 in an mpmc ring: more does
-//! not compile. Copies are not bound by that.
+//! In place a type may be aligned to at most 8 bytes in an spsc or broadcast ring and 16 in an mpmc ring:
+//! more does not compile. Copies are not bound by that.
 //!
 //! # Raw handles
 //!
@@ -87,26 +87,103 @@ pub(crate) const fn must_be_aligned<T>(align: usize) {
 const LENGTH: &str = "length of a value";
 const INVALID: &str = "value of a type that not all bytes are one of";
 
+/// A value to be, in private memory. With room for whole words: that is how those copy who read what may be
+/// being overwritten.
+#[repr(C)]
+pub(crate) struct Unchecked<T> {
+    value: MaybeUninit<T>,
+    slack: MaybeUninit<u64>,
+}
+
+impl<T: Value> Unchecked<T> {
+    #[inline(always)]
+    pub(crate) fn new() -> Unchecked<T> {
+        Unchecked {
+            value: MaybeUninit::uninit(),
+            slack: MaybeUninit::uninit(),
+        }
+    }
+
+    /// Has `copy` write the bytes of a message of `len` bytes to where it is told, that many or as many
+    /// rounded up to whole words, if they are as many as a value has.
+    #[inline(always)]
+    pub(crate) fn fill(
+        &mut self,
+        len: usize,
+        copy: impl FnOnce(*mut u8),
+    ) -> Result<(), &'static str> {
+        if len != size_of::<T>() {
+            return Err(LENGTH);
+        }
+        copy((&raw mut *self).cast());
+        Ok(())
+    }
+
+    /// The value, if the bytes are one.
+    ///
+    /// # Safety
+    /// It was filled.
+    #[inline(always)]
+    pub(crate) unsafe fn check(self) -> Result<T, &'static str> {
+        let at = self.value.as_ptr().cast::<u8>();
+        // SAFETY: all its bytes were written (caller).
+        let bytes = unsafe { core::slice::from_raw_parts(at, size_of::<T>()) };
+        if T::try_ref_from_bytes(bytes).is_err() {
+            return Err(INVALID);
+        }
+        // SAFETY: its bytes are those of a valid value, as was checked just now; types that own something
+        // do not implement `IntoBytes` and `TryFromBytes`.
+        Ok(unsafe { self.value.assume_init() })
+    }
+}
+
 /// Copies out the value that a message is.
 ///
 /// # Safety
 /// `from` is readable for `len` bytes. (They may be changing; the copy is what is looked at.)
 #[inline(always)]
 pub(crate) unsafe fn copy_one<T: Value>(from: *const u8, len: usize) -> Result<T, &'static str> {
-    if len != size_of::<T>() {
+    let mut value = Unchecked::new();
+    // SAFETY: readable (caller), as many bytes as the value has, and private memory.
+    value.fill(len, |to| unsafe { copy_bytes(from, to, len) })?;
+    // SAFETY: filled just now.
+    unsafe { value.check() }
+}
+
+/// Has `copy` write the bytes of a message of `len` bytes to where it is told, that many or as many rounded up
+/// to whole words; it is room that `into` has. The values that it has are dropped.
+#[inline]
+pub(crate) fn fill_many<T: Value>(
+    into: &mut Vec<T>,
+    len: usize,
+    copy: impl FnOnce(*mut u8),
+) -> Result<(), &'static str> {
+    into.clear();
+    if !len.is_multiple_of(size_of::<T>()) {
         return Err(LENGTH);
     }
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: readable (caller), as many bytes as the value has, and private memory.
-    unsafe { copy_bytes(from, value.as_mut_ptr().cast(), len) };
-    // SAFETY: all its bytes were written just now.
-    let bytes = unsafe { core::slice::from_raw_parts(value.as_ptr().cast::<u8>(), len) };
-    if T::try_ref_from_bytes(bytes).is_err() {
+    into.reserve(len.next_multiple_of(8).div_ceil(size_of::<T>()));
+    copy(into.as_mut_ptr().cast());
+    Ok(())
+}
+
+/// The values that `len` bytes are, which were filled in.
+///
+/// # Safety
+/// [`fill_many`] was called with this, and said Ok.
+#[inline]
+pub(crate) unsafe fn check_many<T: Value>(
+    into: &mut Vec<T>,
+    len: usize,
+) -> Result<(), &'static str> {
+    // SAFETY: all these bytes were written (caller).
+    let bytes = unsafe { core::slice::from_raw_parts(into.as_ptr().cast::<u8>(), len) };
+    if <[T]>::try_ref_from_bytes(bytes).is_err() {
         return Err(INVALID);
     }
-    // SAFETY: its bytes are those of a valid value, as was checked just now; types that own something
-    // do not implement `IntoBytes` and `TryFromBytes`.
-    Ok(unsafe { value.assume_init() })
+    // SAFETY: as many valid values are there, as was checked just now.
+    unsafe { into.set_len(len / size_of::<T>()) };
+    Ok(())
 }
 
 /// Copies out the values that a message is, in place of what is in `into`.
@@ -119,23 +196,10 @@ pub(crate) unsafe fn copy_many<T: Value>(
     len: usize,
     into: &mut Vec<T>,
 ) -> Result<(), &'static str> {
-    into.clear();
-    if !len.is_multiple_of(size_of::<T>()) {
-        return Err(LENGTH);
-    }
-    let count = len / size_of::<T>();
-    into.reserve(count);
-    let to = into.as_mut_ptr().cast::<u8>();
-    // SAFETY: readable (caller); there is room for `count` values, which is private memory.
-    unsafe { copy_bytes(from, to, len) };
-    // SAFETY: all these bytes were written just now.
-    let bytes = unsafe { core::slice::from_raw_parts(to, len) };
-    if <[T]>::try_ref_from_bytes(bytes).is_err() {
-        return Err(INVALID);
-    }
-    // SAFETY: as many valid values are there, as was checked just now.
-    unsafe { into.set_len(count) };
-    Ok(())
+    // SAFETY: readable (caller); there is room for so many bytes, which is private memory.
+    fill_many(into, len, |to| unsafe { copy_bytes(from, to, len) })?;
+    // SAFETY: filled just now.
+    unsafe { check_many(into, len) }
 }
 
 /// A value as the bytes of a message.

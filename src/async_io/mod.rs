@@ -172,6 +172,16 @@ impl<T: Value> sealed::Receives for mpmc::typed::Consumer<T> {
     }
 }
 
+impl<T: Value> sealed::Receives for broadcast::typed::Subscriber<T> {
+    type Item = T;
+    fn take(&mut self) -> Result<T, RecvError> {
+        self.try_recv()
+    }
+    fn side(&mut self) -> Side<'_> {
+        Side(self.untyped())
+    }
+}
+
 impl sealed::Sends for spsc::Producer {
     type Item = [u8];
     type Owned = Vec<u8>;
@@ -238,6 +248,20 @@ impl<T: Value + Unpin> sealed::Sends for mpmc::typed::Producer<T> {
     }
 }
 
+impl<T: Value + Unpin> sealed::Sends for broadcast::typed::Producer<T> {
+    type Item = T;
+    type Owned = T;
+    fn put(&mut self, value: &T) -> Result<(), SendError> {
+        self.try_send(value)
+    }
+    fn want(&mut self, _: &T) {
+        self.untyped().want(size_of::<T>());
+    }
+    fn side(&mut self) -> Side<'_> {
+        Side(self.untyped())
+    }
+}
+
 macro_rules! into_async {
     ($($handle:ty => $made:ident $(, $param:ident: $bound:path)?;)*) => {$(
         impl$(<$param: $bound + Unpin>)? $handle {
@@ -260,6 +284,8 @@ macro_rules! into_async {
 into_async! {
     broadcast::Subscriber => Consumer;
     broadcast::Producer => Producer;
+    broadcast::typed::Subscriber<T> => Consumer, T: typed::Value;
+    broadcast::typed::Producer<T> => Producer, T: typed::Value;
     spsc::Consumer => Consumer;
     mpmc::Consumer => Consumer;
     spsc::typed::Consumer<T> => Consumer, T: typed::Value;

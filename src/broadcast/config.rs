@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::layout::{CAPACITY_MIN, Header, Kind, check_capacity};
 use crate::ring::broadcast::{Control, Seat, max_message};
+use crate::schema::Schema;
 use crate::wait::WaitStrategy;
 
 use super::ring::Door;
@@ -40,6 +41,7 @@ pub struct Config {
     expected: u64,
     wait: WaitStrategy,
     mode: u32,
+    schema: Option<Schema>,
 }
 
 impl Default for Config {
@@ -51,6 +53,7 @@ impl Default for Config {
             expected: 0,
             wait: WaitStrategy::default(),
             mode: 0o600,
+            schema: None,
         }
     }
 }
@@ -110,6 +113,16 @@ impl Config {
         }
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The same for a ring of values.
+    pub(super) fn carrying(self, schema: Schema) -> Config {
+        let schema = Some(schema);
+        Config { schema, ..self }
+    }
+
     pub(super) fn file_mode(&self) -> u32 {
         self.mode
     }
@@ -147,12 +160,16 @@ impl Config {
         } else {
             0
         };
-        Ok(Header {
+        let mut header = Header {
             participants: 1 + self.subscribers as u32,
             flags: lossy | (self.expected as u32) << EXPECTED,
             control_len: control_len(self.subscribers),
             ..Header::new(Kind::Broadcast, self.wait.code(), self.capacity)
-        })
+        };
+        if let Some(schema) = &self.schema {
+            schema.record(&mut header);
+        }
+        Ok(header)
     }
 }
 

@@ -64,6 +64,7 @@ mod config;
 mod producer;
 mod ring;
 mod subscriber;
+pub mod typed;
 
 pub use crate::ring::broadcast::Start;
 pub(crate) use crate::ring::broadcast::{Control, Seat};
@@ -72,5 +73,6 @@ pub(crate) use config::{awaits, check_header, seat_at};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, attach, create, create_or_attach};
 pub use subscriber::{Iter, Message, Subscriber, View};
+pub use typed::typed;
 
 crate::stream::streams!(Producer, Subscriber);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::error::Error;
-use crate::layout::Kind;
+use crate::layout::{Header, Kind};
 use crate::mapping::{self, Making, Mapping, Place};
 use crate::os;
 use crate::os::life::LockFile;
@@ -413,6 +413,14 @@ impl Ring {
             geometry,
             here,
         })))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.0.mapping.name()
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        self.0.mapping.header()
     }
 
     fn may_write(&self) -> Result<(), Error> {

@@ -40,8 +40,8 @@ pub struct Subscriber {
     rx: Rx<'static>,
     /// Whether it holds the producer back, and so may borrow what it reads.
     gated: bool,
-    /// What a free subscriber lends out.
-    copy: Vec<u8>,
+    /// What a free subscriber lends out: words, so that values in it are aligned as in the ring.
+    copy: Vec<u64>,
     /// Where it goes on after it was overrun.
     resume: Start,
     backoff: Backoff,
@@ -149,7 +149,7 @@ impl Subscriber {
     }
 
     #[cold]
-    fn corrupt(&self, corrupt: Corrupt) -> RecvError {
+    pub(super) fn corrupt(&self, corrupt: Corrupt) -> RecvError {
         RecvError::Corrupt {
             what: corrupt.what,
             offset: self.side.shared.offset(corrupt),
@@ -257,12 +257,14 @@ impl Subscriber {
         let bytes = if self.gated {
             NonNull::new(self.rx.data().pointer(record.payload)).unwrap_or(NonNull::dangling())
         } else {
-            // SAFETY: `look` checked that the record lies in the data area.
-            unsafe { copy_shared(self.rx.data(), record, &mut self.copy) };
+            self.copy.reserve(len.div_ceil(8)); // it is always empty
+            let to = self.copy.as_mut_ptr().cast();
+            // SAFETY: `look` checked that the record lies in the data area; there is room for so many words.
+            unsafe { self.rx.data().copy_out_shared(record.payload, to, len) };
             if !self.confirm()? {
                 return Ok(None);
             }
-            NonNull::new(self.copy.as_mut_ptr()).unwrap_or(NonNull::dangling())
+            NonNull::new(to).unwrap_or(NonNull::dangling())
         };
         let lent = Lent {
             bytes,
@@ -440,7 +442,7 @@ impl Subscriber {
     /// Has `read` read the next message where it lies, and passes over it, with its sequence; waits for it
     /// until the deadline `wait`, if there is one.
     #[inline(always)]
-    fn read_next<R>(
+    pub(super) fn read_next<R>(
         &mut self,
         wait: Option<Deadline>,
         mut read: impl FnMut(Data<'_>, Record) -> R,
@@ -714,6 +716,18 @@ impl Message<'_> {
     /// How many messages were sent before this one.
     pub fn sequence(&self) -> u64 {
         self.lent.sequence
+    }
+
+    /// Where it stands in the file, in bytes.
+    pub(super) fn offset(&self) -> u64 {
+        // SAFETY: borrowed for as long as this lives, and not used by anybody else meanwhile.
+        let subscriber = unsafe { self.subscriber.as_ref() };
+        // It is what was passed last.
+        let position = subscriber.rx.position() - (self.lent.len as u64).next_multiple_of(8);
+        subscriber
+            .side
+            .shared
+            .offset(Corrupt { what: "", position })
     }
 
     /// Whether this is part of a longer whole, and more of it

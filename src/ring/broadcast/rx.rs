@@ -159,6 +159,12 @@ impl<'a> Rx<'a> {
         self.data
     }
 
+    /// The next header to look at.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> u64 {
+        self.next.position
+    }
+
     /// Which message comes next.
     #[inline(always)]
     pub(crate) fn sequence(&self) -> u64 {
