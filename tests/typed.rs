@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::os::fd::AsFd;
 
 use ringway::spsc::Config;
-use ringway::{Error, RecvError, SendError, mpmc, spsc, typed};
+use ringway::{Error, RecvError, SendError, broadcast, mpmc, spsc, typed};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 mod common;
@@ -264,6 +264,102 @@ fn the_bounds_of_a_value_can_be_named() {
     pass(7u16);
     pass('ä');
     pass([true, false]);
+}
+
+#[test]
+fn values_reach_every_subscriber_by_copy_in_place_and_in_slices() {
+    use broadcast::{Config, Policy, Start};
+    let _dog = watchdog(30);
+    for policy in [Policy::Lossless, Policy::Lossy] {
+        let config = Config::default().policy(policy);
+        let ring = broadcast::typed::<Order>()
+            .config(config)
+            .anonymous()
+            .unwrap();
+        let mut tx = ring.producer().unwrap();
+        let mut all = [
+            ring.subscriber().unwrap(),
+            ring.subscriber_from(Start::Oldest).unwrap(),
+            ring.observer(Start::Next).unwrap(),
+        ];
+        tx.send(&order(1)).unwrap();
+        let mut slot = tx.reserve().unwrap();
+        *slot = order(2);
+        slot.id = 3;
+        slot.commit();
+        let many: Vec<_> = (0..5).map(order).collect();
+        assert_eq!(tx.send_batch(&many).unwrap(), 5);
+        tx.send_slice(&many).unwrap();
+        tx.send_slice(&many[..3]).unwrap();
+        tx.send_slice(&[]).unwrap();
+        let max = tx.max_slice();
+        assert!(matches!(
+            tx.send_slice(&vec![order(0); max + 1]),
+            Err(SendError::MessageTooLarge { .. })
+        ));
+        for rx in &mut all {
+            assert_eq!(rx.recv().unwrap(), order(1));
+            assert_eq!(rx.recv_ref().unwrap().id, 3);
+            for value in &many {
+                assert_eq!(*rx.try_recv_ref().unwrap(), *value);
+            }
+            assert_eq!(*rx.recv_slice().unwrap(), many[..]);
+            let mut copies = vec![order(7)];
+            rx.recv_vec(&mut copies).unwrap();
+            assert_eq!(copies, many[..3]);
+            rx.recv_vec(&mut copies).unwrap();
+            assert_eq!(copies, []);
+            assert!(matches!(rx.try_recv(), Err(RecvError::Empty)));
+        }
+        tx.close();
+        for rx in &mut all {
+            assert!(matches!(rx.recv(), Err(RecvError::Closed)));
+        }
+    }
+}
+
+#[test]
+fn who_subscribes_to_another_type_is_refused_and_who_was_overrun_is_told_before_values_go_on() {
+    use broadcast::{Config, Policy, Start};
+    let _dog = watchdog(30);
+    let name = unique("broadcast");
+    let config = Config::default().capacity(256).policy(Policy::Lossy);
+    let sides = broadcast::typed::<[Side; 3]>().config(config).version(2);
+    let ring = sides.create_or_attach(&name).unwrap();
+    let other = broadcast::typed::<[Side; 3]>();
+    for error in [
+        other.attach(&name).unwrap_err(),
+        other.observe(&name).unwrap_err(),
+        broadcast::typed::<u32>().attach(&name).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::TypeMismatch { .. }), "{error}");
+        assert!(error.to_string().contains("[Side; 3] (version 2, 3 bytes"));
+    }
+    assert!(spsc::typed::<[Side; 3]>().attach(&name).is_err());
+    let small = broadcast::typed::<[u64; 40]>().config(Config::default().capacity(256));
+    assert!(matches!(small.anonymous(), Err(Error::Config { .. })));
+
+    let mut rx = sides.attach(&name).unwrap().subscriber().unwrap();
+    let mut tap = sides.observe(&name).unwrap().observer(Start::Next).unwrap();
+    let mut tx = ring.producer().unwrap();
+    for _ in 0..100 {
+        tx.send(&[Side::Sell; 3]).unwrap();
+    }
+    tx.untyped().send(&[1, 9, 1]).unwrap(); // no value of the type
+    tx.send(&[Side::Buy; 3]).unwrap();
+    for rx in [&mut rx, &mut tap] {
+        let Err(RecvError::Missed { count }) = rx.recv() else {
+            panic!("nothing was missed");
+        };
+        for _ in count..100 {
+            assert_eq!(rx.recv().unwrap(), [Side::Sell; 3]);
+        }
+        let error = rx.recv().unwrap_err();
+        assert!(matches!(error, RecvError::Corrupt { .. }), "{error}");
+        assert_eq!(rx.recv().unwrap(), [Side::Buy; 3]);
+    }
+    drop((rx, tap, tx, ring));
+    assert!(!in_shm(&name));
 }
 
 const MANY: u64 = 20_000;

@@ -448,13 +448,18 @@ impl Subscriber {
         mut read: impl FnMut(Data<'_>, Record) -> R,
     ) -> Result<(u64, R), RecvError> {
         let mut result = None;
-        let mut at_once = |subscriber: &mut Subscriber| {
-            subscriber.consume_at_once(|data, record| result = Some(read(data, record)))
+        let mut at_once = |subscriber: &mut Subscriber, result: &mut Option<R>| {
+            subscriber.consume_at_once(|data, record| *result = Some(read(data, record)))
         };
-        if (at_once(self) || wait.is_some() && self.answer_comes() && at_once(self))
-            && let Some(result) = result
-        {
-            return Ok((self.rx.sequence().wrapping_sub(1), result));
+        let mut taken = at_once(self, &mut result);
+        if !taken && result.is_none() && wait.is_some() && self.answer_comes() {
+            taken = at_once(self, &mut result);
+        }
+        match result {
+            Some(result) if taken => return Ok((self.rx.sequence().wrapping_sub(1), result)),
+            // It was overwritten while it was read.
+            Some(_) => self.skip()?,
+            None => {}
         }
         loop {
             let record = match wait {
