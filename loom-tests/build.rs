@@ -150,8 +150,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "reads_after_giving_back",
-        "read(self.data, at + WORD, len); self.position = end; add(&self.control.consumer.messages, 1); Some(self.give_back(at))",
-        "self.position = end; add(&self.control.consumer.messages, 1); let notify = self.give_back(at); read(self.data, at + WORD, len); Some(notify)",
+        "if !read(self.data, at + WORD, len) { return None; } self.position = end; add(&self.control.consumer.messages, 1); Some(self.acknowledge())",
+        "self.position = end; add(&self.control.consumer.messages, 1); let notify = self.acknowledge(); read(self.data, at + WORD, len); Some(notify)",
     ),
     (
         "ring/spsc",

@@ -305,23 +305,22 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// As [`Tx::stage`], if a batch is open and the message fits without padding into the room known
-    /// of; otherwise nothing happens.
+    /// The open batch, to be written on: for as many messages as fit without padding into the room known
+    /// of, and into `most` bytes of batch.
     #[inline(always)]
-    pub(crate) fn stage_at_once(&mut self, message: &[u8]) -> bool {
-        let (at, len) = (self.position, message.len() as u64);
-        let end = at + record(len);
-        let fits = (at & (self.data.capacity() - 1)) + record(len) <= self.data.capacity();
-        if !fits || end > self.limit || self.first.is_none() {
-            return false;
+    pub(crate) fn run(&mut self, most: u64) -> Run<'_, 'a> {
+        let lap = (self.position | (self.data.capacity() - 1)) + 1;
+        let stop = match self.first {
+            Some((first, _)) => self.limit.min(lap).min(first + most),
+            None => 0,
+        };
+        Run {
+            data: self.data,
+            position: self.position,
+            stop,
+            staged: self.staged,
+            tx: self,
         }
-        // SAFETY: free room (`limit`), whole and without wrapping (`fits`).
-        unsafe { self.data.copy_in(at + WORD, message) };
-        // Relaxed: made visible by the release of the batch's first header.
-        self.data.word(at).store(header(len, 0), Ordering::Relaxed);
-        self.staged += 1;
-        self.position = end;
-        true
     }
 
     /// Bytes in the open batch, headers and padding included.
@@ -519,6 +518,45 @@ impl<'a> Tx<'a> {
     }
 }
 
+/// An open batch while it is written on. What changes with each message is here and not in the [`Tx`], which
+/// gets it in the end: here the compiler keeps it in registers, there every message would wait until what
+/// the one before stored can be loaded.
+pub(crate) struct Run<'t, 'a> {
+    tx: &'t mut Tx<'a>,
+    data: Data<'a>,
+    position: u64,
+    /// No record may end above this; 0 when no batch is open.
+    stop: u64,
+    staged: u64,
+}
+
+impl Run<'_, '_> {
+    /// Writes a message behind those of the batch; false, and nothing happens, if it does not fit.
+    #[inline(always)]
+    pub(crate) fn stage(&mut self, message: &[u8]) -> bool {
+        let (at, len) = (self.position, message.len() as u64);
+        let end = at + record(len);
+        if end > self.stop {
+            return false;
+        }
+        // SAFETY: free room, whole and without wrapping (`stop`).
+        unsafe { self.data.copy_in(at + WORD, message) };
+        // Relaxed: made visible by the release of the batch's first header.
+        self.data.word(at).store(header(len, 0), Ordering::Relaxed);
+        self.position = end;
+        self.staged += 1;
+        true
+    }
+}
+
+impl Drop for Run<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.tx.position = self.position;
+        self.tx.staged = self.staged;
+    }
+}
+
 /// A message that is there to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -530,6 +568,12 @@ pub(crate) struct Record {
     /// read back with its padding, as the compiler does when it moves a record about, is not forwarded
     /// from the store buffer, and cost four fifths of the time at 8 bytes.)
     pub(crate) flags: u64,
+}
+
+/// Where a consumer is, for as long as it takes one message after the other: at hand, as in [`Run`].
+pub(crate) struct Walk {
+    position: u64,
+    messages: u64,
 }
 
 /// Flag of a record, never of a header: a consumer that died may have seen it.
@@ -553,8 +597,11 @@ pub(crate) struct Rx<'a> {
     manner: Manner,
     /// The next header to look at: everything below was handed out.
     position: u64,
-    /// Bytes below `position` that were handed out and are not acknowledged.
-    open: u64,
+    /// Everything below was given back.
+    acknowledged: u64,
+    /// The last plain header, and the bytes of its record. Messages are mostly as long as the one before:
+    /// the processor takes that for granted, and goes on to the next header before it has this one.
+    like: (u64, u64),
     /// The value of `head` that was published last.
     published: u64,
     /// Messages below this may have been seen by one that died.
@@ -591,7 +638,8 @@ impl<'a> Rx<'a> {
             data,
             manner,
             position: acknowledged,
-            open: 0,
+            acknowledged,
+            like: (header(0, 0), record(0)),
             published: head,
             redelivered: control.consumer.taken.load(Ordering::Relaxed),
             rested: (acknowledged, 0),
@@ -610,43 +658,77 @@ impl<'a> Rx<'a> {
         self.position
     }
 
-    /// The next message if it is a whole one that nobody has seen: where its record begins and ends.
-    /// The fast path, kept short as that of the producer is.
+    /// The message at `at`, if it is a whole one that nobody has seen: its length, and where its record
+    /// ends. The fast path, kept short as that of the producer is.
     #[inline(always)]
-    fn next_at_once(&self) -> Option<(u64, u64, u64)> {
-        let at = self.position;
+    fn plain(&mut self, at: u64) -> Option<(u64, u64)> {
         // SYNC: payload visible to the consumer. Acquire: the payload is read after the header.
         let word = self.data.word(at).load(Ordering::Acquire);
-        let (len, capacity) = (word >> 32, self.data.capacity());
-        let fits = (at & (capacity - 1)) + record(len) <= capacity;
-        let plain = word & FLAGS == COMMITTED && fits && at >= self.redelivered;
-        plain.then_some((at, len, at + record(len)))
+        if word != self.like.0 {
+            if word & FLAGS != COMMITTED {
+                return None;
+            }
+            self.like = (word, record(word >> 32));
+        }
+        let (need, capacity) = (self.like.1, self.data.capacity());
+        let fits = (at & (capacity - 1)) + need <= capacity;
+        (fits && at >= self.redelivered).then_some((word >> 32, at + need))
     }
 
     /// Takes the next message if it is a whole one that nobody has seen; otherwise nothing happens.
     /// Returns where its payload is and its length, in bytes.
     #[inline(always)]
     pub(crate) fn take_at_once(&mut self) -> Option<(u64, u64)> {
-        let (at, len, end) = self.next_at_once()?;
+        let at = self.position;
+        let (len, end) = self.plain(at)?;
         self.position = end;
-        self.open += end - at;
         self.taken();
         Some((at + WORD, len))
     }
 
+    /// Where a consumer is that takes one message after the other.
+    #[inline(always)]
+    pub(crate) fn walk(&self) -> Walk {
+        Walk {
+            position: self.position,
+            // Relaxed: our own counter.
+            messages: self.control.consumer.messages.load(Ordering::Relaxed),
+        }
+    }
+
+    /// As [`Rx::take_at_once`], for one who has taken nothing but by `walk` since it began.
+    #[inline(always)]
+    pub(crate) fn take_on(&mut self, walk: &mut Walk) -> Option<(u64, u64)> {
+        debug_assert!(walk.position == self.position);
+        let at = walk.position;
+        let (len, end) = self.plain(at)?;
+        walk.position = end;
+        walk.messages = walk.messages.wrapping_add(1);
+        self.position = end;
+        let consumer = &self.control.consumer;
+        // Relaxed: as in `taken`.
+        consumer.taken.store(end, Ordering::Relaxed);
+        consumer.messages.store(walk.messages, Ordering::Relaxed);
+        Some((at + WORD, len))
+    }
+
     /// Has `read` read the next message if it is a whole one that nobody has seen, and acknowledges it;
-    /// otherwise nothing happens. `read` gets where the payload is and its length, in bytes. Nothing is
-    /// open. A consumer that dies in `read` has not handed the message to anybody.
+    /// otherwise, or if `read` refuses it, nothing happens. `read` gets where the payload is and its
+    /// length, in bytes. Nothing is open. A consumer that dies in `read` has not handed the message to
+    /// anybody.
     #[inline(always)]
     pub(crate) fn consume_at_once(
         &mut self,
-        read: impl FnOnce(Data<'a>, u64, u64),
+        read: impl FnOnce(Data<'a>, u64, u64) -> bool,
     ) -> Option<Notify> {
-        let (at, len, end) = self.next_at_once()?;
-        read(self.data, at + WORD, len);
+        let at = self.position;
+        let (len, end) = self.plain(at)?;
+        if !read(self.data, at + WORD, len) {
+            return None;
+        }
         self.position = end;
         add(&self.control.consumer.messages, 1);
-        Some(self.give_back(at))
+        Some(self.acknowledge())
     }
 
     /// Looks for the next message, and takes it: it is the consumer's until [`Rx::acknowledge`].
@@ -668,7 +750,6 @@ impl<'a> Rx<'a> {
         let at = self.position;
         let (need, len) = check_record(word, at, self.data.capacity())?;
         self.position = at + need;
-        self.open += need;
         self.taken();
         Ok(Next::Message(Record {
             payload: at + WORD,
@@ -702,9 +783,12 @@ impl<'a> Rx<'a> {
                 position: start,
             });
         }
-        self.open += start - at;
         self.position = start;
-        self.take_record(word)
+        let taken = self.take_record(word);
+        if taken.is_err() {
+            self.position = at;
+        }
+        taken
     }
 
     /// Before a message is handed out: it is known to have been seen.
@@ -721,12 +805,12 @@ impl<'a> Rx<'a> {
     /// Whether something was taken that is not acknowledged.
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
-        self.open != 0
+        self.position != self.acknowledged
     }
 
     /// Undoes the last [`Rx::take`], with nothing else open: the message is still to be taken.
     pub(crate) fn put_back(&mut self) {
-        self.position -= core::mem::take(&mut self.open);
+        self.position = self.acknowledged;
         add(&self.control.consumer.messages, 1u64.wrapping_neg());
     }
 
@@ -738,14 +822,8 @@ impl<'a> Rx<'a> {
     /// Gives back everything that was taken.
     #[inline(always)]
     pub(crate) fn acknowledge(&mut self) -> Notify {
-        let open = core::mem::take(&mut self.open);
-        self.give_back(self.position - open)
-    }
-
-    /// Gives back everything between `from` and `position`.
-    #[inline(always)]
-    fn give_back(&mut self, from: u64) -> Notify {
         let to = self.position;
+        let from = core::mem::replace(&mut self.acknowledged, to);
         if (from ^ to) >= LINE && self.manner.touch {
             self.touch(from, to);
         }
@@ -788,9 +866,8 @@ impl<'a> Rx<'a> {
     /// however long, is an answer and no streak.
     #[inline]
     pub(crate) fn rest(&mut self) -> u64 {
-        let acknowledged = self.position - self.open;
-        if self.published != acknowledged {
-            self.publish_head(acknowledged);
+        if self.published != self.acknowledged {
+            self.publish_head(self.acknowledged);
         }
         // Relaxed: our own counter.
         let messages = self.control.consumer.messages.load(Ordering::Relaxed);

@@ -14,7 +14,7 @@ use crate::os::clock::Deadline;
 use crate::os::eventfd::EventFd;
 use crate::participant::Life;
 use crate::primitive::{AtomicU64, Data};
-use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx};
+use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx, Walk};
 use crate::sleeper::Sleeper;
 use crate::wait::{Backoff, Blocking, WaitStrategy, block_on};
 
@@ -31,7 +31,8 @@ pub struct Consumer {
     rx: Rx<'static>,
     backoff: Backoff,
     fruitless: u32,
-    /// Messages that were handed out and not dropped.
+    /// Messages that were handed out and not dropped; while a drain is going on, which counts what it
+    /// hands out itself, less those.
     lent: u32,
     /// Whether a drain is going on, which acknowledges all at once.
     draining: bool,
@@ -167,15 +168,6 @@ impl Consumer {
         self.rx.take_at_once()
     }
 
-    /// Takes a message if the fast path can, now or when an answer is due.
-    #[inline(always)]
-    fn take_soon(&mut self) -> Option<(u64, u64)> {
-        match self.take_at_once() {
-            None if self.answer_comes() => self.take_at_once(),
-            found => found,
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn take_until(&mut self, deadline: Deadline) -> Result<Record, RecvError> {
@@ -197,6 +189,25 @@ impl Consumer {
         let result = block_on(&mut arrival, &mut spinner);
         self.side.spinner = spinner;
         result
+    }
+
+    /// For a drain: the next message if it is no plain one.
+    #[cold]
+    #[inline(never)]
+    fn take_slowly(&mut self) -> Option<Record> {
+        match self.rx.take() {
+            Ok(Next::Message(record)) => Some(self.side.seen(record)),
+            _ => None,
+        }
+    }
+
+    /// A message was dropped, and no drain is going on.
+    #[inline(never)]
+    fn returned(&mut self) {
+        // A forked child's copy gives nothing back: the message is its parent's.
+        if self.lent == 0 && self.side.here.is_here() {
+            self.acknowledge();
+        }
     }
 
     #[inline(always)]
@@ -324,16 +335,30 @@ impl Consumer {
     ///
     /// # Errors
     /// As [`Consumer::recv`], and [`RecvError::BufferTooSmall`], with the message left in the ring.
-    #[inline]
+    #[inline(always)]
     pub fn recv_into_slice(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
-        let record = match self.take_soon() {
-            Some((payload, len)) => Record {
-                payload,
-                len,
-                flags: 0,
-            },
-            None => self.take_until(Deadline::NEVER)?,
+        let mut len = 0;
+        let mut at_once = |consumer: &mut Consumer| {
+            consumer.consume_at_once(|data, payload, found| {
+                len = found as usize;
+                let room = buffer.get_mut(..len);
+                // SAFETY: a message lies in the data area.
+                room.is_some_and(|room| unsafe {
+                    data.copy_out(payload, room);
+                    true
+                })
+            })
         };
+        if at_once(self) || self.answer_comes() && at_once(self) {
+            return Ok(len);
+        }
+        self.wait_into_slice(buffer)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_into_slice(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        let record = self.take_until(Deadline::NEVER)?;
         let len = record.len as usize;
         let Some(room) = buffer.get_mut(..len) else {
             self.rx.put_back();
@@ -353,13 +378,14 @@ impl Consumer {
     fn copy_at_once(&mut self, buffer: &mut Vec<u8>) -> bool {
         // SAFETY: a message lies in the data area.
         self.consume_at_once(|data, payload, len| unsafe {
-            copy_to_vec(data, payload, len as usize, buffer)
+            copy_to_vec(data, payload, len as usize, buffer);
+            true
         })
     }
 
-    /// Has `read` read a message, where it is and how long, if the fast path can.
+    /// Has `read` read a message, where it is and how long, if the fast path can and `read` does not refuse.
     #[inline(always)]
-    fn consume_at_once(&mut self, read: impl FnOnce(Data<'_>, u64, u64)) -> bool {
+    fn consume_at_once(&mut self, read: impl FnOnce(Data<'_>, u64, u64) -> bool) -> bool {
         if !self.side.here.is_here() || self.rx.is_open() {
             return false;
         }
@@ -387,6 +413,7 @@ impl Consumer {
         let mut at_once = |consumer: &mut Consumer| {
             consumer.consume_at_once(|data, payload, len| {
                 outcome = Some(read(data.pointer(payload), len as usize));
+                true
             })
         };
         let _ = at_once(self) || wait.is_some() && self.answer_comes() && at_once(self);
@@ -431,8 +458,10 @@ impl Consumer {
         let left = if self.ready().is_ok() { max } else { 0 };
         self.draining = true;
         Drain {
+            walk: self.rx.walk(),
             consumer: NonNull::from(self),
             left,
+            handed: 0,
             borrow: PhantomData,
         }
     }
@@ -756,10 +785,9 @@ impl Drop for Message<'_> {
         // out, but for the drain they come from, which does so in its own methods only; neither is
         // `Send`, so all are on one thread.
         let consumer = unsafe { self.consumer.as_mut() };
-        consumer.lent = consumer.lent.saturating_sub(1);
-        // A forked child's copy gives nothing back: the message is its parent's.
-        if consumer.lent == 0 && !consumer.draining && consumer.side.here.is_here() {
-            consumer.acknowledge();
+        consumer.lent = consumer.lent.wrapping_sub(1);
+        if !consumer.draining {
+            consumer.returned();
         }
     }
 }
@@ -767,7 +795,10 @@ impl Drop for Message<'_> {
 /// The messages that are there now; see [`Consumer::drain`].
 pub struct Drain<'a> {
     consumer: NonNull<Consumer>,
+    walk: Walk,
     left: usize,
+    /// Messages handed out.
+    handed: u32,
     borrow: PhantomData<&'a mut Consumer>,
 }
 
@@ -781,41 +812,38 @@ impl<'a> Iterator for Drain<'a> {
         if self.left == 0 || !consumer.side.here.is_here() {
             return None;
         }
-        if let Some((payload, len)) = consumer.rx.take_at_once() {
-            self.left -= 1;
-            consumer.lent += 1;
-            let flags = 0;
-            let record = Record {
+        let record = match consumer.rx.take_on(&mut self.walk) {
+            Some((payload, len)) => Record {
                 payload,
                 len,
-                flags,
-            };
-            let data = consumer.rx.data();
-            return Some(Message::new(self.consumer, data, record));
-        }
-        match consumer.rx.take() {
-            Ok(Next::Message(record)) => {
-                self.left -= 1;
-                consumer.lent += 1;
-                let data = consumer.rx.data();
-                let record = consumer.side.seen(record);
-                Some(Message::new(self.consumer, data, record))
-            }
-            _ => {
-                self.left = 0;
-                None
-            }
-        }
+                flags: 0,
+            },
+            None => match consumer.take_slowly() {
+                Some(record) => {
+                    self.walk = consumer.rx.walk();
+                    record
+                }
+                None => {
+                    self.left = 0;
+                    return None;
+                }
+            },
+        };
+        self.left -= 1;
+        self.handed = self.handed.wrapping_add(1);
+        Some(Message::new(self.consumer, consumer.rx.data(), record))
     }
 }
 
 impl Drop for Drain<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: as in `next`.
         let consumer = unsafe { self.consumer.as_mut() };
         consumer.draining = false;
-        if consumer.lent == 0 && consumer.rx.is_open() && consumer.side.here.is_here() {
-            consumer.acknowledge();
+        consumer.lent = consumer.lent.wrapping_add(self.handed);
+        if self.handed != 0 {
+            consumer.returned();
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::os;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
 use crate::primitive::{AtomicU64, full_fence};
+use crate::ring::record::record;
 use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
 use crate::sleeper::{SLICE, Sleeper};
 use crate::wait::{Blocking, WaitStrategy, block_on};
@@ -23,6 +24,8 @@ const SLICE_WITHOUT_BARRIER: u64 = 1_000_000;
 
 /// Fruitless attempts after which a non-blocking call looks whether the consumer is dead.
 const LOOK_INTO_IT: u32 = 1024;
+/// At how many bytes a batch is published, unless an eighth of the ring is less.
+const LONGEST_BATCH: u64 = 16 << 10;
 /// In place of their number: there is something to tell, if there is no room.
 const TELL: u32 = u32::MAX;
 
@@ -309,37 +312,53 @@ impl Producer {
         I::Item: AsRef<[u8]>,
     {
         // Published when the iterator panics, too: what is staged was said to be sent.
-        let most = (self.side.shared.geometry.capacity / 8).min(16 << 10);
         let batch = Batch(self);
+        let mut messages = messages.into_iter();
         let mut sent = 0;
-        for message in messages {
-            let message = message.as_ref();
+        while let Some(message) = batch.0.stage_run(&mut messages, &mut sent) {
             batch
                 .0
-                .stage(message, most)
+                .stage_slowly(message.as_ref())
                 .map_err(|error| BatchError { sent, error })?;
             sent += 1;
         }
         Ok(sent)
     }
 
+    /// At how many bytes a batch is published.
     #[inline(always)]
-    fn stage(&mut self, message: &[u8], most: u64) -> Result<(), SendError> {
-        let fits = message.len() <= self.max && self.side.here.is_here();
-        if !fits || !self.tx.stage_at_once(message) {
-            return self.stage_slowly(message);
-        }
-        // A batch longer than this gains nothing, and lets the consumer wait.
-        if self.tx.staged() >= most {
-            self.publish();
-        }
-        Ok(())
+    fn longest_batch(&self) -> u64 {
+        (self.side.shared.geometry.capacity / 8).min(LONGEST_BATCH)
     }
 
+    /// Writes messages on to the open batch, up to one that does not fit, which is returned.
+    #[inline(always)]
+    fn stage_run<I>(&mut self, messages: &mut I, sent: &mut usize) -> Option<I::Item>
+    where
+        I: Iterator,
+        I::Item: AsRef<[u8]>,
+    {
+        let (max, here) = (self.max, self.side.here);
+        let mut run = self.tx.run(self.longest_batch());
+        for message in messages {
+            let bytes = message.as_ref();
+            if bytes.len() > max || !here.is_here() || !run.stage(bytes) {
+                return Some(message);
+            }
+            *sent += 1;
+        }
+        None
+    }
+
+    /// Writes a message for which the run has no room: the batch is full, or the ring, or its end is near.
     #[cold]
     #[inline(never)]
     fn stage_slowly(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.check(message.len())?;
+        // A batch longer than this gains nothing, and lets the consumer wait.
+        if self.tx.staged() + record(message.len() as u64) > self.longest_batch() {
+            self.publish();
+        }
         match self.tx.stage(message) {
             Err(Refused::Full) => {}
             Ok(()) => return Ok(()),

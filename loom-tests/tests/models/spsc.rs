@@ -103,7 +103,7 @@ impl Producer {
 
     fn stage(&mut self, words: &[u64]) {
         let message = bytes(words);
-        if !self.tx.stage_at_once(&message) {
+        if !self.tx.run(1 << 20).stage(&message) {
             self.tx.stage(&message).expect("room");
         }
     }
@@ -202,9 +202,10 @@ impl Consumer {
     /// Takes a message, if there is one, and gives it back.
     fn try_recv(&mut self) -> Option<Vec<u64>> {
         let mut message = None;
-        let consumed = self
-            .rx
-            .consume_at_once(|data, payload, len| message = Some(read(data, payload, len)));
+        let consumed = self.rx.consume_at_once(|data, payload, len| {
+            message = Some(read(data, payload, len));
+            true
+        });
         if let Some(notify) = consumed {
             if notify == Notify::Peer {
                 self.ring.producer.wake();
