@@ -150,8 +150,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "reads_after_giving_back",
-        "if !read(self.data, at + WORD, len) { return None; } self.position = end; add(&self.control.consumer.messages, 1); Some(self.acknowledge())",
-        "self.position = end; add(&self.control.consumer.messages, 1); let notify = self.acknowledge(); read(self.data, at + WORD, len); Some(notify)",
+        "if !read(self.data, at + WORD, len) { return None; } self.position = end; add(&self.control.consumer.messages, 1); Some(self.give_back(at, end))",
+        "self.position = end; add(&self.control.consumer.messages, 1); let notify = self.give_back(at, end); read(self.data, at + WORD, len); Some(notify)",
     ),
     (
         "ring/spsc",
@@ -180,14 +180,14 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "no_zero_behind_the_last",
-        "unsafe { self.data.zero(self.position, end) };",
-        "let _ = end;",
+        "unsafe { self.data.zero(end, zeroed) };",
+        "",
     ),
     (
         "ring/spsc",
         "zeroes_the_next_header_after_publishing",
-        "unsafe { self.data.zero_line(self.zeroed) };",
-        "unsafe { self.data.zero(self.position, self.zeroed + LINE) };",
+        "unsafe { self.data.zero_line(zeroed) };",
+        "unsafe { self.data.zero(end, zeroed + LINE) };",
     ),
     (
         "ring/spsc",

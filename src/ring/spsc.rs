@@ -253,8 +253,7 @@ impl<'a> Tx<'a> {
         }
         // SAFETY: free room (`limit`), whole and without wrapping (`fits`).
         unsafe { self.data.copy_in(at + WORD, message) };
-        self.position = end;
-        Some(self.publish_from(at, header(len, flags), 1))
+        Some(self.publish_from(at, header(len, flags), 1, end))
     }
 
     /// Publishes one message, no longer than [`max_message`]. No batch is open.
@@ -335,7 +334,7 @@ impl<'a> Tx<'a> {
         match self.first.take() {
             Some((at, word)) => {
                 let staged = core::mem::take(&mut self.staged);
-                self.publish_from(at, word, staged)
+                self.publish_from(at, word, staged, self.position)
             }
             None => Notify::Nobody,
         }
@@ -474,30 +473,31 @@ impl<'a> Tx<'a> {
     #[inline(always)]
     fn publish_at(&mut self, place: Place, len: u64, flags: u64) -> Notify {
         let (at, word) = self.first_header(place, header(len, flags));
-        self.position = place.header + record(len);
-        self.publish_from(at, word, 1)
+        self.publish_from(at, word, 1, place.header + record(len))
     }
 
-    /// Publishes everything from the header at `at`, which becomes `word`, to `position`.
+    /// Publishes everything from the header at `at`, which becomes `word`, to `end`. (Which is given, and not
+    /// read back from `position`: that would wait until it is stored.)
     #[inline(always)]
-    fn publish_from(&mut self, at: u64, word: u64, messages: u64) -> Notify {
-        if self.position >= self.zeroed {
-            let end = line_end(self.position);
+    fn publish_from(&mut self, at: u64, word: u64, messages: u64, end: u64) -> Notify {
+        let mut zeroed = self.zeroed;
+        if end >= zeroed {
+            zeroed = line_end(end);
             // SAFETY: free room, by the two lines kept back in `limit`; not published yet.
-            unsafe { self.data.zero(self.position, end) };
-            self.zeroed = end;
+            unsafe { self.data.zero(end, zeroed) };
         }
         let notify = self.publish_header(at, word);
         // From here on off the critical path: the consumer is on its way already.
-        if self.zeroed < self.position + LINE {
+        if zeroed < end + LINE {
             // SAFETY: free room, by the two lines kept back in `limit`. It lies above the header
             // after the last record, so the consumer does not look at it before the next release.
-            unsafe { self.data.zero_line(self.zeroed) };
-            self.zeroed += LINE;
+            unsafe { self.data.zero_line(zeroed) };
+            zeroed += LINE;
         }
+        (self.position, self.zeroed) = (end, zeroed);
         // Relaxed: for observers, who act on nothing.
         let progress = &self.control.producer;
-        progress.position.store(self.position, Ordering::Relaxed);
+        progress.position.store(end, Ordering::Relaxed);
         add(&progress.messages, messages);
         notify
     }
@@ -728,7 +728,7 @@ impl<'a> Rx<'a> {
         }
         self.position = end;
         add(&self.control.consumer.messages, 1);
-        Some(self.acknowledge())
+        Some(self.give_back(at, end))
     }
 
     /// Looks for the next message, and takes it: it is the consumer's until [`Rx::acknowledge`].
@@ -822,8 +822,13 @@ impl<'a> Rx<'a> {
     /// Gives back everything that was taken.
     #[inline(always)]
     pub(crate) fn acknowledge(&mut self) -> Notify {
-        let to = self.position;
-        let from = core::mem::replace(&mut self.acknowledged, to);
+        self.give_back(self.acknowledged, self.position)
+    }
+
+    /// Gives back everything between `from`, where `acknowledged` is, and `to`, where `position` is.
+    #[inline(always)]
+    fn give_back(&mut self, from: u64, to: u64) -> Notify {
+        self.acknowledged = to;
         if (from ^ to) >= LINE && self.manner.touch {
             self.touch(from, to);
         }

@@ -175,9 +175,17 @@ impl Consumer {
         }
     }
 
-    /// Takes the next message and reads it: by the short path, or else the long one.
+    /// Takes the next message and reads it: by a short path (that of a drain, if it is not the first),
+    /// or else the long one.
     fn take(&mut self) -> Got {
-        if let Some((payload, len)) = self.rx.take_at_once() {
+        let short = match self.rx.is_open() {
+            true => {
+                let mut walk = self.rx.walk();
+                self.rx.take_on(&mut walk)
+            }
+            false => self.rx.take_at_once(),
+        };
+        if let Some((payload, len)) = short {
             return Got::Message(read(self.rx.data(), payload, len), false);
         }
         match self.rx.take().expect("honest peers") {
