@@ -202,6 +202,58 @@ fn a_full_ring_whose_consumers_left_says_closed() {
     assert!(matches!(tx.send(b"3"), Err(SendError::Closed)));
 }
 
+/// The time-out is over when the first look at the peers is due: they come first all the same, or a caller that
+/// waits a little at a time would never learn that nobody is there.
+#[test]
+fn a_wait_however_short_tells_that_all_peers_left_as_it_does_over_spsc() {
+    let _watchdog = watchdog(60);
+    for wait in WaitStrategy::ALL {
+        for short in [Duration::ZERO, Duration::from_millis(5)] {
+            let config = || Config::default().slots(2).wait(wait);
+            let (messages, rest) = (ring(config()), ring(config()));
+            let (mut tx, mut rx) = (messages.producer().unwrap(), rest.consumer().unwrap());
+            drop((messages.consumer().unwrap(), rest.producer().unwrap()));
+            while tx.try_send(b"fill").is_ok() {}
+            let sent = tx.send_timeout(b"more", short);
+            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
+            let received = rx.recv_timeout(short);
+            assert!(
+                matches!(received, Err(RecvError::Closed)),
+                "{wait:?} {received:?}"
+            );
+
+            let items = || mpmc::items::Ring::anonymous(config()).unwrap();
+            let (full, rest) = (items(), items());
+            let (mut tx, mut rx) = (full.producer().unwrap(), rest.consumer().unwrap());
+            drop((full.consumer().unwrap(), rest.producer().unwrap()));
+            while tx.try_send(1).is_ok() {}
+            let sent = tx.send_timeout(2, short);
+            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
+            let received = rx.recv_timeout(short);
+            assert!(
+                matches!(received, Err(RecvError::Closed)),
+                "{wait:?} {received:?}"
+            );
+
+            let bytes = || {
+                let config = ringway::spsc::Config::default().capacity(4096);
+                ringway::spsc::Ring::anonymous(config.wait(wait)).unwrap()
+            };
+            let (full, rest) = (bytes(), bytes());
+            let (mut tx, mut rx) = (full.producer().unwrap(), rest.consumer().unwrap());
+            drop((full.consumer().unwrap(), rest.producer().unwrap()));
+            while tx.try_send(b"fill").is_ok() {}
+            let sent = tx.send_timeout(b"more", short);
+            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
+            let received = rx.recv_timeout(short);
+            assert!(
+                matches!(received, Err(RecvError::Closed)),
+                "{wait:?} {received:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn none_attached_yet_is_waited_for() {
     let _watchdog = watchdog(20);

@@ -504,11 +504,12 @@ impl<T, E: WaitError, F: FnMut(&mut Side) -> Result<Option<T>, E>> Blocking for 
     }
 
     fn pulse(&mut self) -> Result<(), E> {
-        if self.deadline.passed() {
+        // Told after one more attempt: what a peer did last counts. And before the time is looked at: a caller
+        // with little of it would never learn that all have gone.
+        self.side.gone = self.side.participant.peers_gone();
+        if self.side.gone.is_none() && self.deadline.passed() {
             return Err(E::TIMED_OUT);
         }
-        // Told after one more attempt: what a peer did last counts.
-        self.side.gone = self.side.participant.peers_gone();
         Ok(())
     }
 

@@ -614,11 +614,12 @@ impl Blocking for WaitForRoom<'_> {
 
     fn pulse(&mut self) -> Result<(), SendError> {
         self.producer.look_into_it();
-        if self.deadline.passed() {
+        // Told after one more attempt: what a peer did last counts. And before the time is looked at: a caller
+        // with little of it would never learn that all have gone.
+        self.producer.gone = self.producer.participant().peers_gone();
+        if self.producer.gone.is_none() && self.deadline.passed() {
             return Err(SendError::TimedOut);
         }
-        // Told after one more attempt: what a peer did last counts.
-        self.producer.gone = self.producer.participant().peers_gone();
         Ok(())
     }
 
