@@ -184,7 +184,8 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
             placement: text("placement")?,
             value,
             iqr: row["iqr"].as_f64()?,
-            unsettled: row["unsettled"].as_bool()?,
+            // Older versions took a row of one repetition for settled.
+            unsettled: row["unsettled"].as_bool()? || row["rounds"] == 1,
         },
     ))
 }

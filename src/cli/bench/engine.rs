@@ -88,7 +88,7 @@ struct Side<L> {
     batch: Vec<Vec<u8>>,
     room: Vec<u8>,
     checker: Checker,
-    /// The number of the next message.
+    /// The number of the next message; in the one-way mode the least that it may be.
     next: u64,
     /// Length and number of what is in `room` and was not compared yet.
     arrived: Option<(usize, u64)>,
@@ -226,9 +226,13 @@ impl<L: Link> Side<L> {
             },
             Mode::Oneway => {
                 for _ in 0..count {
-                    stamp(&mut self.message, clock::now());
+                    // The time is the number too: no two are the same, however coarse the clock.
+                    let sent = clock::now().max(self.next);
+                    stamp(&mut self.message, sent);
                     self.link.send(&self.message)?;
-                    self.link.recv(&mut self.room)?;
+                    self.next = sent + 1;
+                    let len = self.link.recv(&mut self.room)?;
+                    self.checker.check(&self.room[..len], sent, whole)?;
                 }
             }
             Mode::Throughput => {
@@ -290,10 +294,15 @@ impl<L: Link> Side<L> {
                 Mode::Rtt => (0..phase.count).try_for_each(|_| self.answer(whole))?,
                 Mode::Oneway => {
                     for _ in 0..phase.count {
-                        self.link.recv(&mut self.room)?;
+                        let len = self.link.recv(&mut self.room)?;
                         let now = clock::now();
-                        let sent = first_word(&self.room);
-                        self.checker.check(&self.room, sent, whole)?;
+                        // What cannot be seen here (a wrong time), the leader sees in the answer.
+                        let sent = first_word(&self.room[..len]);
+                        self.checker.check(&self.room[..len], sent, whole)?;
+                        if sent < self.next {
+                            return Err("a message arrived twice, or after a later one".into());
+                        }
+                        self.next = sent.saturating_add(1);
                         if !whole {
                             self.each.saturating_record(now.saturating_sub(sent).max(1));
                         }
@@ -405,3 +414,6 @@ fn clock_cost() -> u64 {
         .collect();
     median(&mut blocks) as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use super::machine::Machine;
 use super::plan::{Case, Mechanism, Mode};
-use super::rows::{FAR_NS, Percentiles, Placement, Row, SETTLED, Sample};
+use super::rows::{ENOUGH, FAR_NS, Percentiles, Placement, Row, SETTLED, Sample, is_settled};
 use super::statistics::Spread;
 use super::worker::Repetition;
-
-/// So many repetitions at one placement make a row, if so many were asked for.
-const ENOUGH: usize = 3;
 
 /// All repetitions of a run.
 pub(crate) struct Record {
@@ -65,7 +62,6 @@ impl Record {
     /// placement, or too far spread.
     pub(crate) fn unsettled(&self, cases: &[Case]) -> Vec<Case> {
         let main = self.main_placement();
-        let wanted = self.rounds.min(ENOUGH);
         let is_unsettled = |case: &&Case| {
             if case.mode == Mode::Paced {
                 return false; // beyond what a mechanism can carry nothing settles
@@ -73,10 +69,9 @@ impl Record {
             let Some(all) = self.repetitions.get(case) else {
                 return true;
             };
-            let at_main = || all.iter().filter(|one| one.placement() == main);
-            at_main().count() < wanted
-                || Spread::of(at_main().filter_map(|one| one.value(case.mode)).collect())
-                    .is_some_and(|spread| spread.relative_iqr() > SETTLED)
+            let at_main = all.iter().filter(|one| one.placement() == main);
+            Spread::of(at_main.filter_map(|one| one.value(case.mode)).collect())
+                .is_none_or(|spread| !is_settled(&spread, self.rounds))
         };
         cases.iter().filter(is_unsettled).copied().collect()
     }
@@ -105,8 +100,8 @@ impl Record {
         if doubtful > 0 {
             doubts.push(format!(
                 "{doubtful} of {} rows are unsettled (an interquartile range over {:.0} % of the \
-                 median, or no one placement): do not rely on those; end other programs, or give \
-                 more --rounds and a longer --duration",
+                 median, fewer than {ENOUGH} repetitions at one placement, or none): do not rely on \
+                 those; end other programs, or give more --rounds and a longer --duration",
                 rows.len(),
                 SETTLED * 100.0
             ));
@@ -193,7 +188,7 @@ impl Record {
                     }),
                     msgs_per_s: 1e9 / spread.median,
                     bytes_per_s: 8e9 / spread.median,
-                    ..Row::new(limit_case(limit), placement, limit, &spread, rounds)
+                    ..Row::new(limit_case(limit), placement, limit, &spread, [self.rounds, rounds])
                 })
             })
             .collect()
@@ -219,7 +214,7 @@ impl Record {
         } else {
             case.limit()
         };
-        let mut row = Row::new(*case, placement, limit, &spread, all.len());
+        let mut row = Row::new(*case, placement, limit, &spread, [self.rounds, all.len()]);
         let mut pool: BTreeMap<u64, u64> = BTreeMap::new();
         for one in &chosen {
             for &(value, count) in one.leader.each_ns.iter().chain(&one.follower.each_ns) {

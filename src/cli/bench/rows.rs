@@ -13,6 +13,15 @@ pub(crate) const FAR_NS: f64 = 150.0;
 /// An interquartile range beyond this share of the median is marked as unsettled.
 pub(crate) const SETTLED: f64 = 0.15;
 
+/// So many repetitions at one placement make a row, if so many were asked for.
+pub(crate) const ENOUGH: usize = 3;
+
+/// Whether repetitions at one placement can be relied on, where so many `rounds` were asked for. One
+/// alone never can: nothing tells how far it would spread.
+pub(crate) fn is_settled(spread: &Spread, rounds: usize) -> bool {
+    spread.count >= rounds.clamp(2, ENOUGH) && spread.relative_iqr() <= SETTLED
+}
+
 /// Where the processors of a repetition were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -104,7 +113,7 @@ pub(crate) struct Row {
     pub(crate) max: f64,
     /// The width of the middle half as a share of the median.
     pub(crate) iqr: f64,
-    /// Whether that is too much for the row to be relied on.
+    /// Whether that is too much for the row to be relied on, or the repetitions are too few.
     pub(crate) unsettled: bool,
     /// Of both processes together, for a message (or a round trip).
     pub(crate) cpu_ns_per_msg: Option<f64>,
@@ -124,12 +133,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// What the repetitions at one placement come to, of so many rounds asked for and made.
     pub(super) fn new(
         case: Case,
         placement: Placement,
         limit: Mechanism,
         spread: &Spread,
-        rounds_made: usize,
+        [rounds, rounds_made]: [usize; 2],
     ) -> Row {
         Row {
             mechanism: case.mechanism,
@@ -148,7 +158,7 @@ impl Row {
             min: spread.min,
             max: spread.max,
             iqr: spread.relative_iqr(),
-            unsettled: spread.relative_iqr() > SETTLED || placement == Placement::Moved,
+            unsettled: !is_settled(spread, rounds) || placement == Placement::Moved,
             cpu_ns_per_msg: None,
             sleeps_per_msg: None,
             syscalls_per_msg: None,
@@ -181,6 +191,17 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_that_stands_on_too_few_repetitions_is_unsettled() {
+        let of = |values: &[f64]| Spread::of(values.to_vec()).unwrap();
+        for rounds in [1, 2, 3, 5] {
+            assert!(!is_settled(&of(&[100.0]), rounds), "one of {rounds}");
+            assert_eq!(is_settled(&of(&[100.0, 101.0]), rounds), rounds < 3);
+            assert!(is_settled(&of(&[100.0, 101.0, 102.0]), rounds));
+            assert!(!is_settled(&of(&[100.0, 150.0, 200.0]), rounds));
+        }
+    }
 
     #[test]
     fn a_repetition_is_near_only_if_it_was_so_before_and_after() {
