@@ -33,7 +33,8 @@ fn in_time(mut child: Child) -> Output {
 
 fn bench(args: &[&str]) -> Output {
     let mut command = ringway();
-    command.args(["bench", "--rounds=1"]);
+    // Quick: no more rounds than that, though one never settles a row.
+    command.args(["bench", "--quick", "--rounds=1"]);
     if !args.iter().any(|arg| arg.starts_with("--count")) {
         command.arg("--duration=2");
     }
@@ -52,9 +53,17 @@ fn json(args: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What a run might leave: named memory, FIFOs, System V queues whose users are dead.
+/// What a run might leave: named memory, FIFOs, message queues.
 fn remains(pid: u32) -> Vec<String> {
     let mut remains = Vec::new();
+    let queue = std::ffi::CString::new(format!("/ringway-bench-{pid}")).unwrap();
+    // SAFETY: the name is NUL-terminated, and nothing is made.
+    let found = unsafe { libc::mq_open(queue.as_ptr(), libc::O_RDONLY) };
+    if found >= 0 {
+        // SAFETY: the descriptor was just opened, and nobody else has it.
+        unsafe { libc::mq_close(found) };
+        remains.push(format!("POSIX queue {queue:?}"));
+    }
     for directory in [std::path::Path::new("/dev/shm"), &std::env::temp_dir()] {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -89,10 +98,12 @@ fn every_mechanism_gives_a_row_with_its_limit() {
     };
     for mechanism in MECHANISMS {
         let row = found(mechanism, "rtt");
-        for time in ["p50", "p90", "p99", "p999", "max"] {
-            let value = row["rtt_ns"][time].as_f64().unwrap();
-            assert!(value > 0.0, "{mechanism} {time} {value}");
-        }
+        let times = ["p50", "p90", "p99", "p999", "max"];
+        let times = times.map(|time| row["rtt_ns"][time].as_f64().unwrap());
+        assert!(times[0] > 0.0 && times.is_sorted(), "{mechanism} {times:?}");
+        assert!(row["typical_ns"].as_f64().unwrap() > 0.0, "{mechanism}");
+        let few = row["rounds"].as_u64().unwrap() < 2;
+        assert!(!few || row["unsettled"] == true, "{mechanism}: {row}");
         assert!(row["limit"].is_string());
         for field in ["msgs_per_s", "bytes_per_s", "rounds", "min", "max"] {
             assert!(row[field].as_f64().unwrap() > 0.0, "{mechanism} {field}");
@@ -274,6 +285,19 @@ fn two_runs_are_compared_row_by_row() {
         text.contains("differs") && text.contains("1 differ"),
         "{text}"
     );
+    // Newer results tell the compared time apart from the percentiles, and one repetition is too few.
+    let (mut newer, mut alone) = (row(500.0, 8), row(110.0, 8));
+    newer["typical_ns"] = 110.0.into();
+    alone["rounds"] = 1.into();
+    write("e", &[newer]);
+    write("f", &[alone]);
+    let (code, text, _) = compare("a", "e");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("+10.0 %"), "{text}");
+    let (code, text, trouble) = compare("a", "f");
+    assert_eq!(code, Some(1), "{text}");
+    let trouble = String::from_utf8(trouble).unwrap();
+    assert!(trouble.contains("nothing can be said"), "{trouble}");
     let (code, _, trouble) = compare("a", "d");
     assert_eq!(code, Some(1));
     assert!(
@@ -301,6 +325,8 @@ fn csv_and_html_stand_on_their_own() {
         "pipe,sysv",
         "--size",
         "8,64",
+        "--mode",
+        "rtt,oneway,throughput,batch,paced",
         "--csv",
         csv.to_str().unwrap(),
         "--html",
@@ -309,11 +335,20 @@ fn csv_and_html_stand_on_their_own() {
     assert!(output.status.success());
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("limit: bare-futex") && table.contains("pipe"));
+    let one_way = table.find("One way, by the shared clock").unwrap();
+    let half = table.find("limit: half of bare-futex").unwrap();
+    assert!(half > one_way, "{table}");
     let csv = std::fs::read_to_string(csv).unwrap();
-    let columns = csv.lines().next().unwrap().split(',').count();
-    assert!(csv.lines().count() > 8);
-    for line in csv.lines() {
-        assert_eq!(line.split(',').count(), columns, "{line}");
+    let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let names = lines.next().unwrap();
+    let column = |name| names.iter().position(|&one| one == name).unwrap();
+    let rows: Vec<_> = lines.collect();
+    assert!(rows.len() > 8);
+    let (mode, rate, made) = (column("mode"), column("rate"), column("rounds_made"));
+    for row in rows {
+        assert_eq!(row.len(), names.len(), "{row:?}");
+        assert_eq!(row[mode] == "paced", !row[rate].is_empty(), "{row:?}");
+        assert!(row[made].parse::<u32>().unwrap() > 0, "{row:?}");
     }
     let html = std::fs::read_to_string(html).unwrap();
     assert!(html.contains("<svg") && html.ends_with("</html>\n"));
@@ -335,6 +370,9 @@ fn an_interrupted_run_leaves_nothing_behind() {
 
 /// Runs a benchmark of `mechanism`, ends it by `signal`, and waits until nothing of it is left.
 fn interrupted(mechanism: &str, signal: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (new, old) = (dir.path().join("new"), dir.path().join("old"));
+    std::fs::write(&old, "of another run").unwrap();
     let mut child = ringway()
         .args([
             "bench",
@@ -343,6 +381,10 @@ fn interrupted(mechanism: &str, signal: &str) {
             "--mechanism",
             mechanism,
         ])
+        .arg("--json")
+        .arg(&new)
+        .arg("--csv")
+        .arg(&old)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -365,6 +407,8 @@ fn interrupted(mechanism: &str, signal: &str) {
     assert!(kill.unwrap().success());
     let status = child.wait().unwrap();
     assert!(status.code().is_some_and(|code| code > 128), "{status}");
+    assert!(!new.exists(), "an output without results");
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "of another run");
     for worker in workers {
         while running(&worker) {
             assert!(Instant::now() < until, "worker {worker} is still there");
@@ -387,6 +431,51 @@ fn running(pid: &str) -> bool {
             Some(!state.starts_with('Z'))
         })
         .unwrap_or(false)
+}
+
+#[test]
+fn limits_are_shown_when_they_alone_are_asked_for_and_not_when_left_out() {
+    let output = bench(&[
+        "--mechanism=raw1,memcpy",
+        "--size=8",
+        "--mode=rtt,throughput",
+    ]);
+    assert!(output.status.success());
+    let table = String::from_utf8(output.stdout).unwrap();
+    for limit in ["limit: bare-futex", "limit: memcpy"] {
+        assert!(table.contains(limit), "{table}");
+    }
+    let results = json(&[
+        "--mechanism=spsc",
+        "--wait=spin",
+        "--mode=rtt",
+        "--size=8",
+        "--bare",
+    ]);
+    let rows = results["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+}
+
+#[test]
+fn what_measures_nothing_or_would_be_ignored_is_refused() {
+    for (args, word) in [
+        (&["--mechanism=mqueue", "--size=1MiB"][..], "msgsize_max"),
+        (&["--mechanism=raw1", "--bare"], "raw1"),
+        (&["--mode=oneway", "--size=4"], "one-way needs 8 bytes"),
+        (&["--mechanism=pipe", "--rate=10", "--mode=rtt"], "--rate"),
+        (&["--mechanism=pipe", "--wait=spin"], "spsc, mpmc"),
+        (&["--json=-", "--csv=-"], "two outputs"),
+        (&["--rounds=0"], "--rounds"),
+        (&["--duration=0"], "--duration"),
+        (&["--duration=18446744073709551615"], "--duration"),
+        (&["--count=18446744073709551615"], "--count"),
+    ] {
+        let output = ringway().arg("bench").args(args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(word), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! is left behind.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::check;
@@ -48,6 +49,15 @@ pub(crate) fn end_after(limit: Duration) {
     let seconds = limit.as_secs().clamp(1, 86_400) as libc::c_uint;
     // SAFETY: alarm takes an integer; SIGALRM keeps its default action, which ends the process.
     unsafe { libc::alarm(seconds) };
+}
+
+/// Whether files can be made in `directory`, without making one.
+pub(crate) fn can_create_in(directory: &Path) -> io::Result<()> {
+    use nix::unistd::{AccessFlags, access};
+    Ok(access(
+        &directory.join("."),
+        AccessFlags::W_OK | AccessFlags::X_OK,
+    )?)
 }
 
 /// What this process has used so far.

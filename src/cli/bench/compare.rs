@@ -122,6 +122,12 @@ pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
         of(Verdict::Unsettled),
         of(Verdict::Elsewhere),
     );
+    if agree + differ == 0 {
+        return Err(Failure::new(
+            "nothing can be said: no row was settled at one placement in both; measure again, with \
+             more --rounds or on a quieter machine",
+        ));
+    }
     Ok(if differ == 0 {
         ExitCode::SUCCESS
     } else {
@@ -169,7 +175,9 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
     let value = if is_throughput(&mode) {
         row["msgs_per_s"].as_f64()?
     } else {
-        row["rtt_ns"]["p50"].as_f64()?
+        // In older versions p50 was what is compared.
+        let times = [&row["typical_ns"], &row["rtt_ns"]["p50"]];
+        times.into_iter().find_map(Value::as_f64)?
     };
     let key = (
         mode,

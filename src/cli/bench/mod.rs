@@ -24,6 +24,7 @@ mod chart;
 mod compare;
 mod control;
 mod engine;
+mod group;
 mod link;
 mod machine;
 mod mechanism;
@@ -78,14 +79,15 @@ pub(crate) struct Args {
     wait: Vec<Wait>,
     /// How many interleaved rounds [default: 5; with --quick: 3]. Rows that are unsettled after them
     /// get up to as many again, except with --quick or --bare.
-    #[arg(long)]
-    rounds: Option<usize>,
-    /// How long each repetition measures, in milliseconds [default: 100; with --quick: 20].
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// How long each repetition measures, in milliseconds, up to an hour [default: 100; with --quick:
+    /// 20].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     duration: Option<u64>,
     /// Measure this many messages in each repetition, however long they take (--duration then says
     /// how long to warm up).
-    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     count: Option<u64>,
     /// The two CPUs to use, or one for both [default: the first two allowed].
     #[arg(long, value_delimiter = ',', num_args = 1..=2)]
@@ -111,9 +113,68 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Measure nothing: compare the results of two runs, as --json wrote them. Exit status 1 if a row
-    /// that was settled in both differs by more than 15 %.
+    /// that was settled in both differs by more than 15 %, or if no row was.
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true)]
     compare: Vec<PathBuf>,
+}
+
+impl Args {
+    /// The files to write.
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        let all = [&self.json, &self.csv, &self.html];
+        all.into_iter().flatten().map(PathBuf::as_path)
+    }
+}
+
+/// What was asked for and would be ignored, with the remedy.
+fn contradiction(args: &Args) -> Option<String> {
+    let has_choice = |mechanism: &&Mechanism| !mechanism.waits().is_empty();
+    let choosers = Mechanism::value_variants().iter().filter(has_choice);
+    let mut outputs: Vec<&Path> = args.outputs().collect();
+    outputs.sort();
+    if !args.rate.is_empty() && !args.mode.is_empty() && !args.mode.contains(&Mode::Paced) {
+        Some("--rate is for the mode paced: add it to --mode, or leave --mode out".into())
+    } else if !args.wait.is_empty()
+        && !args.mechanism.is_empty()
+        && !args.mechanism.iter().any(|one| has_choice(&one))
+    {
+        Some(format!(
+            "--wait: the kernel does the waiting of those named; add one that has a choice ({}), or \
+             leave --wait out",
+            names(choosers)
+        ))
+    } else {
+        let twice = outputs.windows(2).find(|pair| pair[0] == pair[1])?;
+        let name = twice[0].display();
+        Some(format!("two outputs are to go to {name}: give each a file"))
+    }
+}
+
+/// Why nothing of what was asked for can be measured, if so.
+fn nothing(args: &Args, cases: &[plan::Case], left_out: &[plan::LeftOut]) -> Option<String> {
+    let named = &args.mechanism;
+    let asked = |case: &plan::Case| match &named[..] {
+        [] => !case.mechanism.is_limit(),
+        named => named.contains(&case.mechanism) || named.iter().any(|one| one.is_probed()),
+    };
+    if cases.iter().any(asked) {
+        return None;
+    }
+    let reasons: Vec<String> = left_out.iter().map(plan::LeftOut::describe).collect();
+    Some(match &reasons[..] {
+        [] => format!(
+            "nothing to measure: {} has no such --mode or --wait, or is a limit that is probed around \
+             what else is measured; name another --mechanism too",
+            names(named)
+        ),
+        reasons => format!("nothing to measure: {}", reasons.join("; ")),
+    })
+}
+
+/// Mechanisms in a list.
+fn names<'a>(mechanisms: impl IntoIterator<Item = &'a Mechanism>) -> String {
+    let names: Vec<String> = mechanisms.into_iter().map(|one| one.name()).collect();
+    names.join(", ")
 }
 
 /// A message size: a number of bytes, with an optional B, K, KiB, M or MiB.
@@ -160,11 +221,6 @@ impl Settings {
                 "--cpus {cpu}: this process may not run there; it may on {allowed:?}"
             )));
         }
-        if args.rounds == Some(0) || args.duration == Some(0) {
-            return Err(Failure::new(
-                "--rounds and --duration: 0 measures nothing; give at least 1",
-            ));
-        }
         let mut mechanisms = args.mechanism.clone();
         if mechanisms.is_empty() {
             mechanisms = Mechanism::value_variants().to_vec();
@@ -188,7 +244,7 @@ impl Settings {
             rates = RATES.to_vec();
         }
         rates.sort_unstable();
-        let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 });
+        let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 }) as usize;
         Ok(Settings {
             mechanisms,
             waits: args.wait.clone(),
@@ -212,8 +268,18 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         return compare::main(before, after);
     }
     let settings = Settings::new(&args)?;
-    let outputs = [&args.json, &args.csv, &args.html].map(|path| path.as_deref());
-    output::check(&outputs)?;
+    let (cases, left_out) = plan::cases(&plan::Choice {
+        mechanisms: &settings.mechanisms,
+        waits: &settings.waits,
+        modes: &settings.modes,
+        rates: &settings.rates,
+    });
+    if let Some(why) = contradiction(&args).or_else(|| nothing(&args, &cases, &left_out)) {
+        return Err(Failure::with_status(why, 2));
+    }
+    for path in args.outputs() {
+        output::check(path)?;
+    }
     if settings.cpus[0] == settings.cpus[1] {
         // What the workers share, whoever starts them has: so a ring knows that spinning is no use.
         measure::pin(settings.cpus[0])?;
@@ -235,16 +301,14 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         let others = busy::Snapshot::take().map(|now| now.since(&before));
         warn(&mut machine, others.unwrap_or_default());
     }
-    let (cases, left_out) = plan::cases(&plan::Choice {
-        mechanisms: &settings.mechanisms,
-        waits: &settings.waits,
-        modes: &settings.modes,
-        rates: &settings.rates,
-    });
     let begun = busy::Snapshot::take();
     let record = measure_all(&settings, &cases)?;
-    let rows = record.rows();
-    if outputs.iter().flatten().all(|path| *path != Path::new("-")) {
+    let mut rows = record.rows();
+    if args.bare {
+        // The limits that are probed all the same have given the ratios.
+        rows.retain(|row| args.mechanism.contains(&row.mechanism));
+    }
+    if args.outputs().all(|path| path != Path::new("-")) {
         print(&output::Results {
             header: &machine,
             rows: &rows,
@@ -288,13 +352,7 @@ fn print(results: &output::Results<'_>) -> Result<(), Failure> {
         table::render(results.rows)
     )?;
     for one in results.left_out {
-        writeln!(
-            out,
-            "not measured: {} at {} ({})",
-            one.mechanism.name(),
-            table::size(one.size),
-            one.why
-        )?;
+        writeln!(out, "not measured: {}", one.describe())?;
     }
     Ok(())
 }

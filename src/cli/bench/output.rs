@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::plan::LeftOut;
 use super::rows::Row;
 use crate::cli::Failure;
+use crate::os::measure;
 
 /// Everything a run found out.
 #[derive(Serialize)]
@@ -22,34 +23,39 @@ pub(crate) struct Results<'a> {
     pub(crate) left_out: &'a [LeftOut],
 }
 
-/// Where an output goes: `-` is standard output.
-fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdout().lock()));
-    }
-    match File::create(path) {
-        Ok(file) => Ok(Box::new(io::BufWriter::new(file))),
-        Err(error) => Err(Failure::new(format!("{}: {error}", path.display()))),
-    }
+/// Standard output, as an output's name.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
-/// Makes sure before the measurement that a result can be written after it.
-pub(crate) fn check(paths: &[Option<&Path>]) -> Result<(), Failure> {
-    for path in paths.iter().flatten() {
-        if *path != Path::new("-") {
-            File::options()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+/// What went wrong with an output.
+fn trouble(path: &Path, error: io::Error) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+/// Makes sure before the measurement that a result can be written after it, and touches nothing: a run
+/// that is ended leaves what was there.
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    let checked = match path.metadata() {
+        _ if is_stdout(path) => Ok(()),
+        Ok(there) if there.is_file() || there.is_dir() => {
+            File::options().append(true).open(path).map(drop)
         }
-    }
-    Ok(())
+        Ok(_) => Ok(()), // opening a pipe and leaving it tells its reader that this was all
+        Err(_) => measure::can_create_in(match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        }),
+    };
+    checked.map_err(|error| trouble(path, error))
 }
 
 /// Writes `text` to `path`.
 pub(crate) fn text(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut out = open(path)?;
+    if !is_stdout(path) {
+        return std::fs::write(path, text).map_err(|error| trouble(path, error));
+    }
+    let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
@@ -67,7 +73,7 @@ pub(crate) fn csv(path: &Path, rows: &[Row]) -> Result<(), Failure> {
     let mut lines = String::from(
         "mechanism,mode,size,wait,placement,msgs_per_s,bytes_per_s,p50_ns,p90_ns,p99_ns,p999_ns,\
          max_ns,limit,limit_value,ratio_to_limit,rounds,min,max,iqr,unsettled,cpu_ns_per_msg,\
-         sleeps_per_msg,syscalls_per_msg\n",
+         sleeps_per_msg,syscalls_per_msg,typical_ns,rate,rounds_made\n",
     );
     // No field holds a comma or a quote: they are numbers and names of ours.
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
@@ -97,6 +103,9 @@ pub(crate) fn csv(path: &Path, rows: &[Row]) -> Result<(), Failure> {
             number(row.cpu_ns_per_msg),
             number(row.sleeps_per_msg),
             number(row.syscalls_per_msg),
+            number(row.typical_ns),
+            row.rate.map_or(String::new(), |rate| rate.to_string()),
+            row.rounds_made.to_string(),
         ];
         lines.push_str(&fields.join(","));
         lines.push('\n');

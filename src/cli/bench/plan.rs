@@ -4,6 +4,8 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::table::size;
+
 /// A way for two processes to hand each other messages, or a limit of the hardware.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
@@ -56,6 +58,11 @@ impl Mechanism {
     /// Whether it is a limit to compare with and not a way to send messages.
     pub(crate) fn is_limit(self) -> bool {
         self <= Mechanism::Memcpy
+    }
+
+    /// Whether it is measured around every repetition of the others, and has none of its own.
+    pub(crate) fn is_probed(self) -> bool {
+        self <= Mechanism::Raw2
     }
 
     /// Whether it is one of the mechanisms that Ringway is compared with.
@@ -233,6 +240,18 @@ pub(crate) struct LeftOut {
     pub(crate) why: String,
 }
 
+impl LeftOut {
+    /// In words.
+    pub(crate) fn describe(&self) -> String {
+        format!(
+            "{} at {} ({})",
+            self.mechanism.name(),
+            size(self.size),
+            self.why
+        )
+    }
+}
+
 /// The cases of one round, limits included, and what is left out. The rates of one mechanism follow
 /// each other, least first.
 pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
@@ -249,7 +268,7 @@ pub(crate) fn cases(choice: &Choice<'_>) -> (Vec<Case>, Vec<LeftOut>) {
             }
             let size = match mechanism {
                 Mechanism::BareFutex => 0,
-                Mechanism::Raw1 | Mechanism::Raw2 => continue, // probed around every repetition
+                _ if mechanism.is_probed() => continue,
                 _ => size,
             };
             if let Some(why) = refusal(mechanism, mode, size) {

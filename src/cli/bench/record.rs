@@ -186,9 +186,13 @@ impl Record {
                         max: spread.max,
                         ..Percentiles::default()
                     }),
-                    msgs_per_s: 1e9 / spread.median,
-                    bytes_per_s: 8e9 / spread.median,
-                    ..Row::new(limit_case(limit), placement, limit, &spread, [self.rounds, rounds])
+                    ..Row::new(
+                        limit_case(limit),
+                        placement,
+                        limit,
+                        &spread,
+                        [self.rounds, rounds],
+                    )
                 })
             })
             .collect()
@@ -200,7 +204,6 @@ impl Record {
             .iter()
             .filter(|one| one.placement() == placement)
             .collect();
-        let throughput = case.mode.is_throughput();
         let spread = Spread::of(
             chosen
                 .iter()
@@ -215,25 +218,22 @@ impl Record {
             case.limit()
         };
         let mut row = Row::new(*case, placement, limit, &spread, [self.rounds, all.len()]);
-        let mut pool: BTreeMap<u64, u64> = BTreeMap::new();
-        for one in &chosen {
-            for &(value, count) in one.leader.each_ns.iter().chain(&one.follower.each_ns) {
-                *pool.entry(value).or_default() += count;
+        if !case.mode.is_throughput() {
+            let mut pool: BTreeMap<u64, u64> = BTreeMap::new();
+            for one in &chosen {
+                for &(value, count) in one.leader.each_ns.iter().chain(&one.follower.each_ns) {
+                    *pool.entry(value).or_default() += count;
+                }
             }
-        }
-        if throughput {
-            row.msgs_per_s = spread.median;
-        } else {
             let at = |share| percentile(&pool, share);
             row.rtt_ns = Some(Percentiles {
-                p50: spread.median,
+                p50: at(0.5),
                 p90: Some(at(0.9)),
                 p99: Some(at(0.99)),
                 p999: Some(at(0.999)),
                 max: at(1.0),
             });
             row.curve = CURVE.iter().map(|&share| (share, at(share))).collect();
-            row.msgs_per_s = 1e9 / spread.median;
         }
         if case.mode == Mode::Paced {
             row.msgs_per_s = Spread::of(
@@ -243,8 +243,8 @@ impl Record {
                     .collect(),
             )?
             .median;
+            row.bytes_per_s = row.msgs_per_s * case.size as f64;
         }
-        row.bytes_per_s = row.msgs_per_s * case.size as f64;
         let messages: u64 = chosen.iter().map(|one| one.leader.messages).sum();
         let both = |get: fn(&super::engine::Findings) -> u64| {
             chosen
@@ -328,7 +328,36 @@ impl Repetition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::engine::Findings;
     use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_same_operations_and_the_typical_time_is_of_the_repetitions() {
+        let repetition = |ns: u64, count: u64| Repetition {
+            leader: Findings {
+                typical_ns: Some(ns as f64),
+                each_ns: vec![(ns, count)],
+                messages: count,
+                ..Findings::default()
+            },
+            follower: Findings::default(),
+        };
+        let case = Case {
+            mechanism: Mechanism::Pipe,
+            ..limit_case(Mechanism::Raw1)
+        };
+        let mut record = Record::new(3);
+        // Most operations were fast, most repetitions slow.
+        for (ns, count) in [(100, 1_000), (500, 10), (510, 10)] {
+            record.add(case, repetition(ns, count));
+        }
+        let row = &record.rows()[0];
+        let times = row.rtt_ns.unwrap();
+        assert_eq!(row.typical_ns, Some(500.0));
+        assert_eq!((times.p50, times.p90), (100.0, Some(100.0)));
+        let rising = [Some(times.p50), times.p90, times.p99, times.p999];
+        assert!(rising.is_sorted() && times.p999 <= Some(times.max));
+    }
 
     #[test]
     fn percentiles_count_whole_operations() {

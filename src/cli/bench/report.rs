@@ -9,8 +9,9 @@ use plotters::style::RGBColor;
 
 use super::ONE_SIZE;
 use super::chart::{Axes, Bars, Column, INK, Look, Series, bars, lines};
+use super::group::groups;
 use super::output::{self, Results};
-use super::plan::{Case, Mechanism, Mode, Wait};
+use super::plan::{Mechanism, Mode, Wait};
 use super::rows::{Percentiles, Row};
 use super::standing::standings;
 use super::table::{count, ratio, size, time, title};
@@ -76,13 +77,7 @@ fn render(results: &Results<'_>) -> Outcome<String> {
     if !results.left_out.is_empty() {
         page.push_str("<section><h2>Not measured</h2><ul>");
         for one in results.left_out {
-            let _ = write!(
-                page,
-                "<li>{} at {}: {}</li>",
-                one.mechanism.name(),
-                size(one.size),
-                escape(&one.why)
-            );
+            let _ = write!(page, "<li>{}</li>", escape(&one.describe()));
         }
         page.push_str("</ul></section>");
     }
@@ -209,7 +204,7 @@ fn by_size(rows: &[Row], mode: Mode) -> Outcome<Chart> {
         y: if throughput {
             "messages a second"
         } else {
-            "median time"
+            "typical time"
         },
         x_marks: sizes
             .iter()
@@ -231,7 +226,8 @@ fn by_size(rows: &[Row], mode: Mode) -> Outcome<Chart> {
             "More is better. Both axes are logarithmic; 0 B stands at the left edge. Dashed grey: the \
              limits."
         } else {
-            "Less is better. Both axes are logarithmic; 0 B stands at the left edge."
+            "Less is better. Both axes are logarithmic; 0 B stands at the left edge. Each time is the \
+             median of the repetitions."
         },
     })
 }
@@ -405,13 +401,15 @@ fn round(text: &str) -> String {
 /// Who is first, at each size.
 fn beside(page: &mut String, rows: &[Row]) {
     let standings = standings(rows);
-    if standings.is_empty() {
+    let Some(first) = standings.first() else {
         return;
-    }
-    page.push_str(
-        "<section><h2>Ringway and the best of the others</h2><div class=\"table\"><table><thead><tr>\
-         <th></th><th>size</th><th>Ringway</th><th></th><th>best other</th><th></th>\
-         <th>times better</th></tr></thead><tbody>",
+    };
+    let _ = write!(
+        page,
+        "<section><h2>Ringway and the best of the others, CPUs {}</h2><div class=\"table\">\
+         <table class=\"beside\"><thead><tr><th></th><th>size</th><th>Ringway</th><th></th>\
+         <th>best other</th><th></th><th>times better</th></tr></thead><tbody>",
+        first.placement().name()
     );
     for one in standings {
         let show = if one.mode.is_throughput() {
@@ -422,7 +420,7 @@ fn beside(page: &mut String, rows: &[Row]) {
         let _ = write!(
             page,
             "<tr class=\"{}\"><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-             <td>{}</td><td>{}</td></tr>",
+             <td>{}</td><td>{}{}</td></tr>",
             if one.ratio() > 1.0 { "ours" } else { "" },
             title(one.mode),
             size(one.size),
@@ -431,61 +429,45 @@ fn beside(page: &mut String, rows: &[Row]) {
             one.other.case().label(),
             show(one.other.value()),
             ratio(Some(one.ratio())),
+            if one.unsettled() { UNSETTLED } else { "" },
         );
     }
     page.push_str("</tbody></table></div></section>");
 }
 
+/// What stands beside what cannot be relied on.
+const UNSETTLED: &str = " <em>unsettled</em>";
+
 /// The rows as tables, best first, one a mode and size.
 fn rankings(page: &mut String, rows: &[Row]) {
-    let groups: BTreeSet<(Mode, usize, Option<u64>)> = rows
-        .iter()
-        .filter(|row| !row.mechanism.is_limit())
-        .map(|row| (row.mode, row.size, row.rate))
-        .collect();
-    for (mode, bytes, rate) in groups {
-        let mut group: Vec<&Row> = rows
-            .iter()
-            .filter(|row| {
-                (row.mode, row.size, row.rate) == (mode, bytes, rate)
-                    || row.mechanism.is_limit()
-                        && !mode.is_throughput()
-                        && !row.mode.is_throughput()
-            })
-            .collect();
-        group.sort_by(|a, b| a.value().total_cmp(&b.value()));
-        if mode.is_throughput() {
-            group.reverse();
-        }
-        let rate = rate.map_or(String::new(), |rate| {
-            format!(", {} messages/s", count(rate as f64).trim())
-        });
+    for group in groups(rows) {
         let _ = write!(
             page,
-            "<section><h2>{}, {}{rate}</h2><div class=\"table\"><table><thead><tr><th></th><th></th>",
-            title(mode),
-            size(bytes)
+            "<section><h2>{}</h2><div class=\"table\"><table><thead><tr><th></th><th></th>{}\
+             <th>rounds</th><th>times its limit</th><th>CPU time</th><th>wake-ups</th>\
+             <th>system calls</th><th>CPUs were</th></tr></thead><tbody>",
+            group.heading(),
+            if group.mode.is_throughput() {
+                "<th>messages/s</th><th>bytes/s</th><th>least to most</th>"
+            } else {
+                "<th>typical</th><th>least to most</th><th>p50</th><th>p90</th><th>p99</th>\
+                 <th>p99.9</th><th>max</th>"
+            }
         );
-        page.push_str(if mode.is_throughput() {
-            "<th>messages/s</th><th>bytes/s</th>"
-        } else {
-            "<th>median</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th>"
-        });
-        page.push_str(
-            "<th>least to most</th><th>rounds</th><th>times its limit</th><th>CPU time</th>\
-             <th>wake-ups</th><th>system calls</th><th>CPUs were</th></tr></thead><tbody>",
-        );
-        let values = group.iter().map(|row| row.value());
-        let (least, most) = values.fold((f64::MAX, 0.0f64), |(l, m), v| (l.min(v), m.max(v)));
-        for row in group {
-            ranked(page, row, mode, least, most);
+        for row in &group.rows {
+            ranked(page, row, group.range());
         }
         page.push_str("</tbody></table></div></section>");
     }
+    if rows.iter().any(|row| row.typical_ns.is_some()) {
+        page.push_str(
+            "<p>Typical is the median of the repetitions, which least and most are of too; p50 to max \
+             are of every operation of all repetitions, timed on its own.</p>",
+        );
+    }
 }
 
-fn ranked(page: &mut String, row: &Row, mode: Mode, least: f64, most: f64) {
-    let case: Case = row.case();
+fn ranked(page: &mut String, row: &Row, (least, most): (f64, f64)) {
     let class = if row.mechanism.is_limit() {
         "limit"
     } else if row.mechanism.is_classic() {
@@ -505,40 +487,26 @@ fn ranked(page: &mut String, row: &Row, mode: Mode, least: f64, most: f64) {
     };
     let _ = write!(
         page,
-        "<tr class=\"{class}\"><th scope=\"row\">{}{}</th>\
+        "<tr class=\"{class}\"><th scope=\"row\">{}</th>\
          <td class=\"bar\"><i style=\"width:{share:.0}%;background:{colour}\"></i></td>",
-        if row.mechanism.is_limit() {
-            "limit: "
-        } else {
-            ""
-        },
-        case.label()
+        row.label()
     );
     let mut cell = |text: String| {
         let _ = write!(page, "<td>{text}</td>");
     };
-    if mode.is_throughput() {
-        cell(count(row.msgs_per_s));
+    let throughput = row.mode.is_throughput();
+    let show = if throughput { count } else { time };
+    cell(show(row.value()));
+    if throughput {
         cell(format!("{}B", count(row.bytes_per_s)));
-    } else {
-        let times = row.rtt_ns.unwrap_or_default();
-        for value in [
-            Some(times.p50),
-            times.p90,
-            times.p99,
-            times.p999,
-            Some(times.max),
-        ] {
+    }
+    let mark = if row.unsettled { UNSETTLED } else { "" };
+    cell(format!("{} to {}{mark}", show(row.min), show(row.max)));
+    if let Some(times) = row.rtt_ns {
+        for value in times.all() {
             cell(value.map_or_else(String::new, time));
         }
     }
-    let show = if mode.is_throughput() { count } else { time };
-    let mark = if row.unsettled {
-        " <em>unsettled</em>"
-    } else {
-        ""
-    };
-    cell(format!("{} to {}{mark}", show(row.min), show(row.max)));
     cell(row.rounds.to_string());
     cell(match row.ratio_to_limit {
         _ if row.mechanism == row.limit => String::new(),

@@ -73,7 +73,7 @@ pub(crate) struct Sample {
     pub(crate) raw2_ns: Option<[f64; 2]>,
 }
 
-/// Percentiles in nanoseconds.
+/// Percentiles in nanoseconds, all of the same operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
@@ -82,6 +82,19 @@ pub(crate) struct Percentiles {
     pub(crate) p99: Option<f64>,
     pub(crate) p999: Option<f64>,
     pub(crate) max: f64,
+}
+
+impl Percentiles {
+    /// From the median to the longest.
+    pub(crate) fn all(&self) -> [Option<f64>; 5] {
+        [
+            Some(self.p50),
+            self.p90,
+            self.p99,
+            self.p999,
+            Some(self.max),
+        ]
+    }
 }
 
 /// One result.
@@ -95,8 +108,11 @@ pub(crate) struct Row {
     /// Messages a second; of a latency, the round trips (or messages) that fit into a second.
     pub(crate) msgs_per_s: f64,
     pub(crate) bytes_per_s: f64,
-    /// Round-trip times (one-way times in modes oneway and paced); none for throughput. Where an
-    /// operation is short against the clock, p50 is that of the median block of many.
+    /// The time that the row is known by: the median of the repetitions, each by the median of its
+    /// operations, or of blocks of them where they are short against the clock; none for throughput.
+    pub(crate) typical_ns: Option<f64>,
+    /// Round-trip times (one-way times in modes oneway and paced) of all repetitions together, each
+    /// operation timed on its own; none for throughput.
     pub(crate) rtt_ns: Option<Percentiles>,
     /// The limit this is compared with.
     pub(crate) limit: Mechanism,
@@ -133,7 +149,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// What the repetitions at one placement come to, of so many rounds asked for and made.
+    /// What the repetitions at one placement, which spread so, come to; of so many rounds asked for
+    /// and made.
     pub(super) fn new(
         case: Case,
         placement: Placement,
@@ -141,14 +158,21 @@ impl Row {
         spread: &Spread,
         [rounds, rounds_made]: [usize; 2],
     ) -> Row {
+        let throughput = case.mode.is_throughput();
+        let msgs_per_s = if throughput {
+            spread.median
+        } else {
+            1e9 / spread.median
+        };
         Row {
             mechanism: case.mechanism,
             mode: case.mode,
             size: case.size,
             wait: case.wait,
             placement,
-            msgs_per_s: 0.0,
-            bytes_per_s: 0.0,
+            msgs_per_s,
+            bytes_per_s: msgs_per_s * case.size as f64,
+            typical_ns: (!throughput).then_some(spread.median),
             rtt_ns: None,
             limit,
             limit_value: None,
@@ -181,9 +205,40 @@ impl Row {
 
     /// The value that rows are compared by: nanoseconds, or messages a second.
     pub(crate) fn value(&self) -> f64 {
-        match (self.mode.is_throughput(), self.rtt_ns) {
-            (false, Some(times)) => times.p50,
-            _ => self.msgs_per_s,
+        self.typical_ns.unwrap_or(self.msgs_per_s)
+    }
+
+    /// What stands before it in a table.
+    pub(crate) fn label(&self) -> String {
+        let label = self.case().label();
+        match self.mode {
+            _ if !self.mechanism.is_limit() => label,
+            Mode::Oneway | Mode::Paced => format!("limit: half of {label}"),
+            _ => format!("limit: {label}"),
+        }
+    }
+
+    /// Of a limit that is a round trip, what it comes to for one way.
+    pub(crate) fn halved(&self, mode: Mode) -> Row {
+        let half = |value: Option<f64>| value.map(|value| value / 2.0);
+        Row {
+            mode,
+            msgs_per_s: self.msgs_per_s * 2.0,
+            bytes_per_s: self.bytes_per_s * 2.0,
+            typical_ns: half(self.typical_ns),
+            rtt_ns: self.rtt_ns.map(|times| Percentiles {
+                p50: times.p50 / 2.0,
+                p90: half(times.p90),
+                p99: half(times.p99),
+                p999: half(times.p999),
+                max: times.max / 2.0,
+            }),
+            min: self.min / 2.0,
+            max: self.max / 2.0,
+            cpu_ns_per_msg: half(self.cpu_ns_per_msg),
+            sleeps_per_msg: half(self.sleeps_per_msg),
+            syscalls_per_msg: half(self.syscalls_per_msg),
+            ..self.clone()
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The table in the terminal.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::group::{Group, groups};
 use super::plan::Mode;
 use super::rows::Row;
 use super::standing::{Standing, standings};
@@ -76,38 +76,21 @@ fn bar(value: f64, least: f64, most: f64) -> String {
 /// The rows as tables, one a mode and size, best first.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut text = String::new();
-    let groups: BTreeSet<(Mode, usize, Option<u64>)> = rows
-        .iter()
-        .filter(|row| !row.mechanism.is_limit())
-        .map(|row| (row.mode, row.size, row.rate))
-        .collect();
-    for (mode, bytes, rate) in groups {
-        // Limits that carry one word stand in every latency table.
-        let mut group: Vec<&Row> = rows
-            .iter()
-            .filter(|row| row.mode.is_throughput() == mode.is_throughput())
-            .filter(|row| {
-                (row.mode, row.size, row.rate) == (mode, bytes, rate)
-                    || row.mechanism.is_limit() && !mode.is_throughput()
-            })
-            .collect();
-        let better = |a: &&Row, b: &&Row| a.value().total_cmp(&b.value());
-        group.sort_by(better);
-        if mode.is_throughput() {
-            group.reverse();
-        }
-        let _ = write!(text, "\n{}, {}", title(mode), size(bytes));
-        let _ = match rate {
-            Some(rate) => writeln!(text, ", {} messages/s", count(rate as f64).trim()),
-            None => writeln!(text),
-        };
-        let _ = writeln!(text, "{}", one(&group, mode));
+    for group in groups(rows) {
+        let _ = writeln!(text, "\n{}\n{}", group.heading(), one(&group));
+    }
+    if rows.iter().any(|row| row.typical_ns.is_some()) {
+        text.push_str(
+            "\ntypical: the median of the repetitions, which least..most are of too; p50 to max: every \
+             operation of all\nrepetitions, timed on its own.\n",
+        );
     }
     let standings = standings(rows);
     if !standings.is_empty() {
         let _ = writeln!(
             text,
-            "\nRingway and the best of the others\n{}",
+            "\nRingway and the best of the others, CPUs {}\n{}",
+            standings[0].placement().name(),
             beside(&standings)
         );
     }
@@ -118,7 +101,7 @@ pub(crate) fn render(rows: &[Row]) -> String {
 fn beside(standings: &[Standing<'_>]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["", "", "", "", "", "", "times better"]);
+    table.set_header(["", "", "", "", "", "", "times better", ""]);
     for one in standings {
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let show = if one.mode.is_throughput() {
@@ -134,6 +117,7 @@ fn beside(standings: &[Standing<'_>]) -> Table {
             Cell::new(one.other.case().label()),
             right(show(one.other.value())),
             right(ratio(Some(one.ratio()))),
+            Cell::new(if one.unsettled() { "unsettled" } else { "" }),
         ]);
     }
     table
@@ -150,18 +134,21 @@ pub(crate) fn title(mode: Mode) -> &'static str {
     }
 }
 
-fn one(group: &[&Row], mode: Mode) -> Table {
+fn one(group: &Group) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    let throughput = mode.is_throughput();
+    let throughput = group.mode.is_throughput();
     let mut head = vec!["", "placement"];
     if throughput {
         head.extend(["messages/s", "bytes/s"]);
     } else {
-        head.extend(["median", "p90", "p99", "p99.9", "max"]);
+        head.push("typical");
+    }
+    head.push("least..most");
+    if !throughput {
+        head.extend(["p50", "p90", "p99", "p99.9", "max"]);
     }
     head.extend([
-        "least..most",
         "times its limit",
         "CPU/message",
         "wake-ups",
@@ -169,31 +156,23 @@ fn one(group: &[&Row], mode: Mode) -> Table {
         "",
     ]);
     table.set_header(head);
-    let values = group.iter().map(|row| row.value());
-    let (least, most) = values.fold((f64::MAX, 0.0f64), |(l, m), v| (l.min(v), m.max(v)));
-    for row in group {
+    let (least, most) = group.range();
+    for row in &group.rows {
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let name = if row.mechanism.is_limit() {
-            format!("limit: {}", row.case().label())
-        } else {
-            row.case().label()
-        };
-        let mut cells = vec![Cell::new(name), Cell::new(row.placement.name())];
+        let mut cells = vec![Cell::new(row.label()), Cell::new(row.placement.name())];
         let show = if throughput { count } else { time };
+        cells.push(right(show(row.value())));
         if throughput {
-            cells.push(right(count(row.msgs_per_s)));
             cells.push(right(format!("{}B", count(row.bytes_per_s))));
-        } else {
-            let times = row.rtt_ns.unwrap_or_default();
-            cells.push(right(time(times.p50)));
-            for value in [times.p90, times.p99, times.p999] {
-                cells.push(right(value.map_or_else(String::new, time)));
-            }
-            cells.push(right(time(times.max)));
         }
         let mark = if row.unsettled { " unsettled" } else { "" };
         let spread = format!("{}..{}{mark}", show(row.min).trim(), show(row.max).trim());
         cells.push(right(spread));
+        if let Some(times) = row.rtt_ns {
+            for value in times.all() {
+                cells.push(right(value.map_or_else(String::new, time)));
+            }
+        }
         cells.push(right(match row.ratio_to_limit {
             _ if row.mechanism == row.limit => String::new(),
             ratio_to_limit => format!("{} {}", ratio(ratio_to_limit), row.limit.name()),

@@ -54,9 +54,12 @@ impl Job {
         self.cpus[0] != self.cpus[1]
     }
 
-    /// After which time a worker that is still there has hung.
-    fn limit(&self) -> Duration {
-        Duration::from_millis(20_000 + 20 * self.effort.duration_ms)
+    /// After which time a worker that is still there has hung; a given number of messages takes what
+    /// After which time a worker that is still there has hung, on a machine that is busy otherwise too;
+    /// a given number of messages takes what it takes.
+    fn limit(&self) -> Option<Duration> {
+        let limit = Duration::from_millis(60_000 + 20 * self.effort.duration_ms);
+        self.effort.count.is_none().then_some(limit)
     }
 }
 
@@ -75,7 +78,9 @@ pub(crate) fn main(args: &Args) -> Result<(), Failure> {
         if !measure::die_with(job.parent) {
             return Err("the process that started this worker is gone".into());
         }
-        measure::end_after(job.limit());
+        if let Some(limit) = job.limit() {
+            measure::end_after(limit);
+        }
         if job.census.is_some() {
             measure::be_traced()?;
         }
@@ -245,4 +250,36 @@ fn collect(mut workers: Vec<Child>, case: &Case) -> Outcome<Repetition> {
         leader: serde_json::from_str(&texts[0])?,
         follower: serde_json::from_str(&texts[1])?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::plan::{Mechanism, Mode};
+
+    #[test]
+    fn a_given_number_of_messages_may_take_as_long_as_it_takes() {
+        let limit = |duration_ms, count| {
+            let job = Job {
+                case: Case {
+                    mode: Mode::Rtt,
+                    size: 8,
+                    mechanism: Mechanism::Pipe,
+                    wait: None,
+                    rate: None,
+                },
+                role: Role::Leader,
+                cpus: [0, 0],
+                effort: Effort { duration_ms, count },
+                census: None,
+                parent: 0,
+                control: -1,
+                fds: Vec::new(),
+                queues: Vec::new(),
+            };
+            job.limit()
+        };
+        assert_eq!(limit(20, Some(3_000_000)), None);
+        assert!(limit(3_600_000, None) > Some(Duration::from_secs(3600)));
+    }
 }
