@@ -16,8 +16,8 @@ const TOKENS: usize = 4096;
 /// Descriptors to be closed in a forked child; -1 is a free entry.
 static DESCRIPTORS: [AtomicI32; TOKENS] = [const { AtomicI32::new(-1) }; TOKENS];
 
-/// A word that is 1 in the process that called this first, and 0 in its forked children (until
-/// they call it themselves and get a word of their own; a handle keeps the reference it got).
+/// A word that holds the id of the process that called [`Mark::here`] first, and 0 in its forked children,
+/// until they call it themselves; and the id that the caller had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(&'static AtomicU32, u32);
 

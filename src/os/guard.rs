@@ -11,9 +11,10 @@
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
 use super::check;
 
@@ -22,10 +23,26 @@ use super::check;
 struct Entry {
     /// Its address; 0 when the entry is free, 1 while it is being filled in.
     start: AtomicUsize,
+    /// How often it was filled in: what was read between two looks at the same number belongs together.
+    version: AtomicUsize,
     len: AtomicUsize,
     writable: AtomicBool,
     lost: AtomicBool,
     next: Option<&'static Entry>,
+}
+
+impl Entry {
+    /// The mapping that is noted here; `None` when there is none, or another one while it was read.
+    fn range(&self) -> Option<Range<usize>> {
+        // Acquire, both: `Noted::new` bumps the version before it fills in the rest, and stores the start last.
+        let version = self.version.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Acquire);
+        let len = self.len.load(Ordering::Relaxed);
+        // Pairs with the release fence in `Noted::new`.
+        fence(Ordering::Acquire);
+        let same = self.version.load(Ordering::Relaxed) == version;
+        (same && start > CLAIMED).then(|| start..start + len)
+    }
 }
 
 const FREE: usize = 0;
@@ -53,6 +70,9 @@ impl Noted {
             result.is_ok()
         };
         let entry = entries().find(claim).unwrap_or_else(another);
+        entry.version.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the acquire fence in `Entry::range`: who reads the new length sees the new version.
+        fence(Ordering::Release);
         entry.len.store(len, Ordering::Relaxed);
         entry.writable.store(writable, Ordering::Relaxed);
         entry.lost.store(false, Ordering::Relaxed);
@@ -79,6 +99,7 @@ impl Drop for Noted {
 fn another() -> &'static Entry {
     let entry = Box::leak(Box::new(Entry {
         start: AtomicUsize::new(CLAIMED),
+        version: AtomicUsize::new(0),
         len: AtomicUsize::new(0),
         writable: AtomicBool::new(false),
         lost: AtomicBool::new(false),
@@ -139,13 +160,11 @@ extern "C" fn on_bus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
 /// Replaces the noted mapping that `address` is in; false when there is none, or no memory.
 fn replace(address: usize) -> bool {
     for entry in entries() {
-        // Acquire: pairs with the release in `Noted::new`. The mapping that we are in the middle of
-        // accessing is noted, so its entry does not change now.
-        let start = entry.start.load(Ordering::Acquire);
-        let len = entry.len.load(Ordering::Relaxed);
-        if start <= CLAIMED || !(start..start + len).contains(&address) {
+        // The mapping that is being accessed stays, and so does its entry; no other that is mapped
+        // meanwhile contains the address.
+        let Some(range) = entry.range().filter(|range| range.contains(&address)) else {
             continue;
-        }
+        };
         entry.lost.store(true, Ordering::Relaxed);
         let access = match entry.writable.load(Ordering::Relaxed) {
             true => libc::PROT_READ | libc::PROT_WRITE,
@@ -160,8 +179,8 @@ fn replace(address: usize) -> bool {
         // all that is accessed there is valid whatever it holds.
         let fresh = unsafe {
             libc::mmap(
-                start as *mut libc::c_void,
-                len,
+                range.start as *mut libc::c_void,
+                range.len(),
                 access,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
                 -1,
