@@ -113,7 +113,8 @@ fn shaq(subscribers: usize) -> (Send, Box<dyn Fn() -> Take>) {
         consumer_slots: subscribers.max(1),
     };
     // SAFETY: the file is new and nobody else's; the message type has no invalid bytes.
-    let queue = unsafe { Broadcast::<[u8; SIZE]>::create(&file, config) }.expect("a queue of shaq's");
+    let queue =
+        unsafe { Broadcast::<[u8; SIZE]>::create(&file, config) }.expect("a queue of shaq's");
     let mut tx = queue.producer(ProducerId::new(1)).expect("a lane");
     let make = move || -> Take {
         let mut rx = queue.consumer().expect("a place");
@@ -178,15 +179,39 @@ fn iceoryx2(lossy: bool) -> (Send, Box<dyn Fn() -> Take>) {
 }
 
 const SYSTEMS: &[System] = &[
-    System { name: "ringway spsc", lossy: false, make: spsc },
-    System { name: "ringway lossless", lossy: false, make: ringway_lossless },
+    System {
+        name: "ringway spsc",
+        lossy: false,
+        make: spsc,
+    },
+    System {
+        name: "ringway lossless",
+        lossy: false,
+        make: ringway_lossless,
+    },
     #[cfg(feature = "peers")]
-    System { name: "shaq", lossy: false, make: shaq },
+    System {
+        name: "shaq",
+        lossy: false,
+        make: shaq,
+    },
     #[cfg(feature = "peers")]
-    System { name: "iceoryx2", lossy: false, make: |_| iceoryx2(false) },
-    System { name: "ringway lossy", lossy: true, make: ringway_lossy },
+    System {
+        name: "iceoryx2",
+        lossy: false,
+        make: |_| iceoryx2(false),
+    },
+    System {
+        name: "ringway lossy",
+        lossy: true,
+        make: ringway_lossy,
+    },
     #[cfg(feature = "peers")]
-    System { name: "iceoryx2 overflow", lossy: true, make: |_| iceoryx2(true) },
+    System {
+        name: "iceoryx2 overflow",
+        lossy: true,
+        make: |_| iceoryx2(true),
+    },
 ];
 
 fn pin(processor: usize) {
@@ -371,7 +396,12 @@ fn run_case(case: &Case) -> f64 {
     if case.what == "one way" {
         one_way(case.system, case.count)
     } else {
-        run(case.system, case.subscribers, case.what == "lagging", case.count)
+        run(
+            case.system,
+            case.subscribers,
+            case.what == "lagging",
+            case.count,
+        )
     }
 }
 
@@ -385,12 +415,21 @@ struct Case {
 
 fn cases(name: &str) -> Vec<Case> {
     let mut cases = Vec::new();
-    for system in SYSTEMS.iter().filter(|system| system.name.starts_with(name)) {
+    for system in SYSTEMS
+        .iter()
+        .filter(|system| system.name.starts_with(name))
+    {
         let slow = system.name.starts_with("iceoryx2");
         let count = if slow { 50_000 } else { 400_000 };
         let mut add = |subscribers, what, count| {
             let figures = Vec::new();
-            cases.push(Case { system, subscribers, what, count, figures });
+            cases.push(Case {
+                system,
+                subscribers,
+                what,
+                count,
+                figures,
+            });
         };
         if system.lossy {
             add(0, "alone", count);
@@ -428,7 +467,9 @@ fn main() {
             case.figures.push(figure);
         }
     }
-    println!("ns a message of {SIZE} bytes, {rounds} interleaved rounds: median, lower quartile, least");
+    println!(
+        "ns a message of {SIZE} bytes, {rounds} interleaved rounds: median, lower quartile, least"
+    );
     for case in &mut cases {
         case.figures.sort_by(f64::total_cmp);
         println!(

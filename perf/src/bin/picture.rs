@@ -9,6 +9,7 @@ use serde_json::Value;
 
 const OURS: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
 const LIMIT: RGBColor = RGBColor(0x2c, 0xa0, 0x2c);
+const LIMITS: [&str; 3] = ["raw1", "raw2", "bare-futex"];
 const OTHERS: RGBColor = RGBColor(0x9a, 0x9a, 0x9a);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,7 +34,7 @@ fn bars(results: &Value, size: u64) -> Result<Vec<(String, f64)>, Box<dyn Error>
     for row in rows.iter().filter(|row| row["mode"] == "rtt") {
         let name = row["mechanism"].as_str().unwrap_or_default();
         // The limits have one size, whatever it is.
-        let is_limit = matches!(name, "raw2" | "bare-futex");
+        let is_limit = LIMITS.contains(&name);
         let (Some(p50), true) = (
             row["rtt_ns"]["p50"].as_f64(),
             is_limit || row["size"].as_u64() == Some(size),
@@ -41,10 +42,12 @@ fn bars(results: &Value, size: u64) -> Result<Vec<(String, f64)>, Box<dyn Error>
             continue;
         };
         let wait = row["wait"].as_str().unwrap_or_default();
-        let name = match wait {
-            "" | "-" => name.to_owned(),
-            wait => format!("{name} {wait}"),
+        // How near a cache line is, is what these two measure.
+        let wait = match name {
+            "raw1" | "raw2" => row["placement"].as_str().unwrap_or_default(),
+            _ => wait,
         };
+        let name = format!("{name} {wait}").trim_end().to_owned();
         bars.push((name, p50));
     }
     if bars.is_empty() {
@@ -73,6 +76,7 @@ fn draw(out: &str, size: u64, bars: &[(String, f64)]) -> Result<(), Box<dyn Erro
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .x_label_formatter(&|value| format!("{value:.0}"))
         .y_labels(bars.len())
         .y_label_formatter(&|at| match at {
             SegmentValue::CenterOf(i) => bars
@@ -85,7 +89,7 @@ fn draw(out: &str, size: u64, bars: &[(String, f64)]) -> Result<(), Box<dyn Erro
     for (i, (name, value)) in (0..count).rev().zip(bars) {
         let colour = match name.split(' ').next() {
             Some("spsc" | "mpmc" | "broadcast") => OURS,
-            Some("raw2" | "bare-futex") => LIMIT,
+            Some(name) if LIMITS.contains(&name) => LIMIT,
             _ => OTHERS,
         };
         let ends = [
@@ -98,13 +102,12 @@ fn draw(out: &str, size: u64, bars: &[(String, f64)]) -> Result<(), Box<dyn Erro
         let label = Text::new(
             format!("{value:.0}"),
             (*value * 1.05, SegmentValue::CenterOf(i)),
-            ("sans-serif", 13)
-                .into_font()
-                .into_text_style(&root)
-                .pos(plotters::style::text_anchor::Pos::new(
+            ("sans-serif", 13).into_font().into_text_style(&root).pos(
+                plotters::style::text_anchor::Pos::new(
                     plotters::style::text_anchor::HPos::Left,
                     plotters::style::text_anchor::VPos::Center,
-                )),
+                ),
+            ),
         );
         chart.draw_series([label])?;
     }
