@@ -208,8 +208,31 @@ fn a_parked_side_looks_after_its_peer_a_few_times_a_second_and_else_sleeps() {
             );
             let bound = (took.as_secs_f64() * 25.0) as u64;
             assert!(switches <= bound, "{task} {wait}: {switches} in {took:?}");
+            // Processor time, not time on the clock; and only where it is not of a cold start.
+            let nanos = after.1 - nanos;
+            assert!(!deep() || nanos < 10_000_000, "{task} {wait}: {nanos} ns");
         }
     }
+}
+
+#[test]
+fn huge_pages_are_had_where_the_system_has_some_and_else_refused_with_the_reason() {
+    let _watchdog = watchdog(60);
+    // A ring and its header take two.
+    let pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    let free = std::fs::read_to_string(pool).map_or(0, |free| free.trim().parse().unwrap());
+    let ring = Ring::anonymous(Config::default().capacity(1 << 20).huge_pages(true)).unwrap();
+    match ring.huge_pages_refused() {
+        Some(refused) => {
+            assert!(free < 2, "{free} are free: {refused}");
+            assert!(refused.raw_os_error().is_some(), "{refused}");
+        }
+        None => assert!(free > 0),
+    }
+    let other = Ring::from_fd(ring.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), other.consumer().unwrap());
+    tx.send(b"through pages of any size").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"through pages of any size");
 }
 
 #[test]
