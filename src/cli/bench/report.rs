@@ -420,7 +420,7 @@ fn beside(page: &mut String, rows: &[Row]) {
         let _ = write!(
             page,
             "<tr class=\"{}\"><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-             <td>{}</td><td>{}{}</td></tr>",
+             <td>{}</td><td>{}<small> times better</small>{}</td></tr>",
             if one.ratio() > 1.0 { "ours" } else { "" },
             title(one.mode),
             size(one.size),
