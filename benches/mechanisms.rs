@@ -16,7 +16,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 const SIZE: u64 = 64;
 
 /// Mechanism, and wait where it has a choice.
-const CASES: [(&str, &str); 22] = [
+const CASES: [(&str, &str); 26] = [
     ("spsc", "spin"),
     ("spsc", "adaptive"),
     ("spsc", "futex"),
@@ -27,6 +27,10 @@ const CASES: [(&str, &str); 22] = [
     ("mpmc", "futex"),
     ("mpmc", "semaphore"),
     ("mpmc", "eventfd"),
+    ("broadcast", "spin"),
+    ("broadcast", "adaptive"),
+    ("broadcast", "futex"),
+    ("broadcast", "semaphore"),
     ("bare-futex", ""),
     ("semaphore", ""),
     ("eventfd", ""),

@@ -118,9 +118,10 @@ fn every_mechanism_gives_a_row_with_its_limit() {
     found("memcpy", "throughput");
 }
 
-const MECHANISMS: [&str; 13] = [
+const MECHANISMS: [&str; 14] = [
     "spsc",
     "mpmc",
+    "broadcast",
     "semaphore",
     "eventfd",
     "pipe",
@@ -139,6 +140,7 @@ fn odd_sizes_arrive_whole() {
     let mechanisms = [
         "spsc",
         "mpmc",
+        "broadcast",
         "pipe",
         "unix-stream",
         "unix-seqpacket",
@@ -169,7 +171,7 @@ fn one_processor_is_enough() {
         "--cpus",
         "0",
         "--mechanism",
-        "pipe,mqueue,spsc,mpmc",
+        "pipe,mqueue,spsc,mpmc,broadcast",
         "--wait",
         "futex",
         "--size",
@@ -178,7 +180,7 @@ fn one_processor_is_enough() {
         "rtt,throughput",
     ]);
     let rows = results["rows"].as_array().unwrap();
-    for mechanism in ["mqueue", "spsc", "mpmc"] {
+    for mechanism in ["mqueue", "spsc", "mpmc", "broadcast"] {
         assert!(rows.iter().any(|row| row["mechanism"] == mechanism));
     }
     assert!(rows.iter().all(|row| row["placement"] == "same"));
@@ -361,7 +363,15 @@ fn csv_and_html_stand_on_their_own() {
 #[test]
 fn an_interrupted_run_leaves_nothing_behind() {
     // Those that have a name for a moment, or that the kernel would keep.
-    let cases = ["sysv", "fifo", "mqueue", "spsc", "mpmc", "semaphore"];
+    let cases = [
+        "sysv",
+        "fifo",
+        "mqueue",
+        "spsc",
+        "mpmc",
+        "broadcast",
+        "semaphore",
+    ];
     let signals = ["-INT", "-TERM", "-HUP"];
     for (mechanism, signal) in cases.into_iter().zip(signals.into_iter().cycle()) {
         interrupted(mechanism, signal);

@@ -407,6 +407,7 @@ impl Subscriber {
     /// assert_eq!(length_and_first, (20_000, [7; 8]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn recv_with<R>(
         &mut self,
         mut read: impl FnMut(View<'_>) -> R,
@@ -801,12 +802,20 @@ impl View<'_> {
         self.record.len as usize
     }
 
-    /// Copies what is there from byte `from` on to `to`; returns how many bytes, fewer at the end.
+    /// Copies what is there from byte `from` on to `to`; returns how many bytes, fewer at the end. Quick where
+    /// `from` is a multiple of 8.
+    #[inline]
     pub fn read(&self, from: usize, to: &mut [u8]) -> usize {
         let from = from.min(self.len());
         let len = to.len().min(self.len() - from);
-        for (at, byte) in (from..).zip(&mut to[..len]) {
-            let at = self.record.payload + at as u64;
+        let at = self.record.payload + from as u64;
+        let whole = if at.is_multiple_of(8) { len & !7 } else { 0 };
+        if whole > 0 {
+            // SAFETY: inside of the message, which lies in the data area, as `look` checked; `to` has room for
+            // so many bytes, whole words.
+            unsafe { self.data.copy_out_shared(at, to.as_mut_ptr(), whole) };
+        }
+        for (at, byte) in (at + whole as u64..).zip(&mut to[whole..len]) {
             // Relaxed: it counts only if it is found to be intact later.
             let word = self.data.word(at).load(crate::primitive::Ordering::Relaxed);
             *byte = word.to_ne_bytes()[(at % 8) as usize];

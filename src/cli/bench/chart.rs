@@ -14,7 +14,8 @@ pub(crate) struct Look {
     pub(crate) colour: RGBColor,
     /// Whether it is one of ours, drawn thicker.
     pub(crate) strong: bool,
-    pub(crate) dashed: bool,
+    /// Lengths of its strokes and of the gaps between, in pixels, if it is no whole line.
+    pub(crate) dash: Option<(u32, u32)>,
 }
 
 /// Stands for the colour of the page's text until the SVG is done.
@@ -233,12 +234,12 @@ fn lines_in(frame: Frame, root: &Area<'_>, axes: &Axes, series: &[Series]) -> Ou
         let Look {
             colour,
             strong,
-            dashed,
+            dash,
         } = one.look;
         let style = colour.stroke_width(if strong { 3 } else { 1 });
         let points = one.points.iter().copied();
-        if dashed {
-            chart.draw_series(DashedLineSeries::new(points, 6, 4, style))?;
+        if let Some((stroke, gap)) = dash {
+            chart.draw_series(DashedLineSeries::new(points, stroke, gap, style))?;
         } else {
             chart.draw_series(LineSeries::new(points, style))?;
         }
@@ -291,10 +292,10 @@ fn lines_in(frame: Frame, root: &Area<'_>, axes: &Axes, series: &[Series]) -> Ou
 /// A piece of a line, for a legend.
 fn sample(root: &Area<'_>, look: Look, (x, y): (i32, i32), length: i32) -> Outcome<()> {
     let style = look.colour.stroke_width(if look.strong { 3 } else { 1 });
-    let pieces: &[(i32, i32)] = if look.dashed {
-        &[(0, 11), (19, 30)]
-    } else {
-        &[(0, 30)]
+    let pieces: &[(i32, i32)] = match look.dash {
+        None => &[(0, 30)],
+        Some((stroke, _)) if stroke > 4 => &[(0, 11), (19, 30)],
+        Some(_) => &[(0, 4), (9, 13), (18, 22), (27, 30)],
     };
     for &(from, to) in pieces {
         let scaled = |at: i32| x + at * length / 30;

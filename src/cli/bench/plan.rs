@@ -24,6 +24,8 @@ pub(crate) enum Mechanism {
     Spsc,
     /// Ringway's ring for many producers and many consumers.
     Mpmc,
+    /// Ringway's ring whose subscribers each see every message, lossless, with one of them.
+    Broadcast,
     /// Shared memory guarded by POSIX semaphores, the classic way.
     Semaphore,
     /// Shared memory guarded by eventfds.
@@ -80,6 +82,8 @@ impl Mechanism {
                 Wait::Semaphore,
                 Wait::Eventfd,
             ],
+            // An event descriptor wakes one, and there may be many.
+            Mechanism::Broadcast => &[Wait::Spin, Wait::Adaptive, Wait::Futex, Wait::Semaphore],
             _ => &[],
         }
     }
@@ -365,5 +369,8 @@ mod tests {
         for ring in [Mechanism::Spsc, Mechanism::Mpmc] {
             assert_eq!(ring.waits(), Wait::value_variants());
         }
+        let waits = Wait::value_variants().iter();
+        let but_one = waits.filter(|wait| **wait != Wait::Eventfd);
+        assert!(but_one.eq(Mechanism::Broadcast.waits()));
     }
 }

@@ -115,7 +115,7 @@ const OTHERS: [RGBColor; 11] = [
     RGBColor(0x2F, 0x6F, 0x6F),
 ];
 
-/// How a mechanism is drawn: ours by the wait, mpmc and limits dashed.
+/// How a mechanism is drawn: ours by the wait, mpmc and limits dashed, broadcast dotted.
 fn look((mechanism, wait): Key) -> Look {
     let waits = Wait::value_variants();
     let by_wait = waits.iter().position(|&one| Some(one) == wait);
@@ -129,7 +129,11 @@ fn look((mechanism, wait): Key) -> Look {
             _ => INK,
         },
         strong: by_wait.is_some(),
-        dashed: mechanism.is_limit() || mechanism == Mechanism::Mpmc,
+        dash: match mechanism {
+            Mechanism::Broadcast => Some((2, 3)),
+            Mechanism::Mpmc => Some((6, 4)),
+            limit => limit.is_limit().then_some((6, 4)),
+        },
     }
 }
 

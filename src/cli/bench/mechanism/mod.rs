@@ -60,6 +60,10 @@ pub(crate) fn prepare(case: &Case) -> Outcome<Prepared> {
             case.size,
             case.wait.unwrap_or(Wait::Adaptive),
         )?),
+        Mechanism::Broadcast => Prepared::of(ring::broadcast_rings(
+            case.size,
+            case.wait.unwrap_or(Wait::Adaptive),
+        )?),
         Mechanism::Semaphore => Prepared::of(guarded::semaphores(case.size)?),
         Mechanism::Eventfd => Prepared::of(guarded::eventfds(case.size)?),
         Mechanism::Pipe => Prepared::of(stream::pipes()?),
@@ -85,6 +89,9 @@ pub(crate) fn run(job: &Job, control: &Control) -> Outcome<Findings> {
         Mechanism::Memcpy => limit::copy(job, control),
         Mechanism::Spsc => engine::run(job, control, ring::SpscLink::new(job.role, &mut ends)?),
         Mechanism::Mpmc => engine::run(job, control, ring::MpmcLink::new(job.role, &mut ends)?),
+        Mechanism::Broadcast => {
+            engine::run(job, control, ring::BroadcastLink::new(job.role, &mut ends)?)
+        }
         Mechanism::Semaphore => {
             engine::run(job, control, guarded::SemaphoreLink::new(job, &mut ends)?)
         }

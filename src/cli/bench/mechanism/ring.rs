@@ -1,6 +1,6 @@
 //! Ringway's own rings, anonymous, one in each direction.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::super::control::Role;
@@ -8,7 +8,7 @@ use super::super::link::{Link, Outcome};
 use super::super::plan::Wait;
 use super::{Ends, directions};
 use crate::wait::WaitStrategy;
-use crate::{mpmc, spsc};
+use crate::{RecvError, broadcast, mpmc, spsc};
 
 impl From<Wait> for WaitStrategy {
     fn from(wait: Wait) -> WaitStrategy {
@@ -186,6 +186,83 @@ impl Link for MpmcLink {
     }
 }
 
+/// Two rings whose subscribers each see every message, there and back. Nothing is overwritten before the one
+/// that is expected has come.
+pub(super) fn broadcast_rings(size: usize, wait: Wait) -> Outcome<[OwnedFd; 2]> {
+    let config = broadcast::Config::default()
+        .capacity(capacity(size))
+        .subscribers(1)
+        .expected(1)
+        .wait(wait.into());
+    let ring = || -> Outcome<OwnedFd> {
+        let ring = broadcast::Ring::anonymous(config.clone())?;
+        Ok(ring.as_fd().try_clone_to_owned()?)
+    };
+    Ok([ring()?, ring()?])
+}
+
+/// One end of two rings with a subscriber each.
+pub(super) struct BroadcastLink {
+    output: broadcast::Producer,
+    input: broadcast::Subscriber,
+}
+
+impl BroadcastLink {
+    pub(super) fn new(role: Role, ends: &mut Ends) -> Outcome<BroadcastLink> {
+        let (out, back) = directions(role);
+        let (out, back) = (ends.take(out), ends.take(back));
+        let start = broadcast::Start::Oldest;
+        Ok(BroadcastLink {
+            output: broadcast::Ring::from_fd(out)?.producer()?,
+            input: broadcast::Ring::from_fd(back)?.subscriber_from(start)?,
+        })
+    }
+}
+
+impl Link for BroadcastLink {
+    #[inline(always)]
+    fn send(&mut self, message: &[u8]) -> Outcome<()> {
+        Ok(self.output.send(message)?)
+    }
+
+    #[inline(always)]
+    fn recv(&mut self, into: &mut [u8]) -> Outcome<usize> {
+        let read = |message: broadcast::View<'_>| (message.len(), message.read(0, into));
+        match self.input.recv_with(read)?.1 {
+            (len, read) if len == read => Ok(len),
+            (len, _) => too_long(len, into),
+        }
+    }
+
+    fn send_batch(&mut self, messages: &[Vec<u8>]) -> Outcome<()> {
+        self.output.send_batch(messages)?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn recv_batch(
+        &mut self,
+        max: usize,
+        into: &mut [u8],
+        see: &mut impl FnMut(&[u8]) -> Outcome<()>,
+    ) -> Outcome<usize> {
+        // Nothing there: wait for one, the way the ring waits; then take what came with it.
+        let len = self.recv(into)?;
+        see(&into[..len])?;
+        let mut seen = 1;
+        while seen < max {
+            let len = match self.input.try_recv() {
+                Ok(message) => copy(&message, into)?,
+                Err(RecvError::Empty) => break,
+                Err(error) => return Err(error.into()),
+            };
+            see(&into[..len])?;
+            seen += 1;
+        }
+        Ok(seen)
+    }
+}
+
 /// Copies a message to memory of the receiver's own.
 #[inline(always)]
 fn copy(message: &[u8], into: &mut [u8]) -> Outcome<usize> {
@@ -194,11 +271,11 @@ fn copy(message: &[u8], into: &mut [u8]) -> Outcome<usize> {
             room.copy_from_slice(message);
             Ok(message.len())
         }
-        None => Err(format!(
-            "a message of {} bytes instead of {}",
-            message.len(),
-            into.len()
-        )
-        .into()),
+        None => too_long(message.len(), into),
     }
+}
+
+#[cold]
+fn too_long(len: usize, into: &[u8]) -> Outcome<usize> {
+    Err(format!("a message of {len} bytes instead of {}", into.len()).into())
 }
