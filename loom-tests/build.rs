@@ -393,7 +393,12 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "self.first = Some((at, word));",
         "self.first = Some((at, word)); self.data.word(at).store(word, Ordering::Release);",
     ),
-    ("wait/bell", "without_fences", "barrier();", ""),
+    (
+        "wait/bell",
+        "without_fences",
+        "barrier();",
+        "let _ = barrier;",
+    ),
     (
         "ring/seat",
         "takes_the_word_it_saw_first",

@@ -10,7 +10,7 @@ use ringway::RecvError;
 use ringway::broadcast::{self, Config, Policy, Start, Subscriber};
 
 mod common;
-use common::{Random, Reaped, child, task, until, watchdog};
+use common::{Random, Reaped, child, sleeps, task, until, watchdog};
 
 fn name(what: &str) -> String {
     format!("test-bcast-{what}-{}", std::process::id())
@@ -145,12 +145,6 @@ impl Peer {
     }
 }
 
-/// Whether that thread of this process waits in the kernel.
-fn sleeps(thread: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.starts_with('S')
-}
-
 #[test]
 fn storm_of_kills_loses_nothing_for_the_living() {
     let duration = seconds("RINGWAY_STORM_SECONDS", 2.0);
@@ -228,8 +222,7 @@ fn the_producer_goes_on_when_the_subscriber_that_held_it_back_is_killed() {
         let mut dead = Peer::start(&format!("sit {name}"));
         until(|| ring.living_subscribers().unwrap() == 1);
         while tx.try_send(&[7; 100]).is_ok() {}
-        // SAFETY: gettid takes nothing.
-        let sender = unsafe { libc::gettid() };
+        let sender = common::this_thread();
         let killer = std::thread::spawn(move || {
             until(|| sleeps(sender));
             dead.process.0.kill().unwrap();

@@ -6,7 +6,8 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -125,23 +126,22 @@ fn followers_survive_what_only_looks_like_a_ring() {
         tap.args(["tap", "--waiting", "-n", "100", &planted.name]);
         tap.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut tap = Reaped(tap.spawn().unwrap());
-        let patience = Instant::now() + Duration::from_millis(250);
-        let status = loop {
-            if let Some(status) = tap.0.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > patience {
-                let _ = kill(Pid::from_raw(tap.0.id() as i32), Signal::SIGINT);
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        let mut stderr = Vec::new();
-        tap.0
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_end(&mut stderr)
-            .unwrap();
+        let process = Pid::from_raw(tap.0.id() as i32);
+        let (ended, has_ended) = mpsc::channel();
+        let stderr = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let patience = Duration::from_millis(250);
+                while has_ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let _ = kill(process, Signal::SIGINT);
+                }
+            });
+            let mut stderr = Vec::new();
+            let mut said = tap.0.stderr.take().unwrap();
+            said.read_to_end(&mut stderr).unwrap();
+            ended.send(()).unwrap();
+            stderr
+        });
+        let status = tap.0.wait().unwrap();
         let stdout = Vec::new();
         has_ended_well(
             &Output {

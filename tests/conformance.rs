@@ -672,10 +672,10 @@ fn sender_killed(setup: Setup) -> Cell {
     let (mut rx, mut peer) = child_sends(setup, "three and stay");
     receive_three(&mut *rx);
     // Blocked while it dies.
+    let blocked = common::this_thread();
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(30));
+        common::until(|| common::sleeps(blocked));
         peer.kill();
-        Instant::now()
     });
     assert_end(&mut *rx, |end| matches!(end, RecvError::PeerDied));
     killer.join().unwrap();
@@ -686,8 +686,10 @@ fn receiver_killed(setup: Setup) -> Cell {
     let (mut tx, mut peer) = child_receives(setup, "three and stay");
     send_three(&mut *tx);
     peer.hear("STAYING");
+    // Full, or about to be, while it dies.
+    let blocked = common::this_thread();
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(30));
+        common::until(|| common::sleeps(blocked));
         peer.kill();
     });
     let end = send_to_the_end(&mut *tx);

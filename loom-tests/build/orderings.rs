@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where the algorithms are, from this package.
-const FOLDERS: [&str; 2] = ["ring", "wait"];
+const FOLDERS: [&str; 3] = ["ring", "ring/broadcast", "wait"];
 const FENCES: [&str; 4] = [
     "full_fence();",
     "light_fence();",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::primitive::die_after;
+use crate::primitive::{begin, die_after};
 
 /// Explores `f`, with as many preemptions as `LOOM_MAX_PREEMPTIONS` says. How many executions there were;
 /// fails if there was but one.
@@ -20,6 +20,7 @@ pub fn executions_within(preemptions: usize, f: impl Fn() + Sync + Send + 'stati
     builder.max_branches = 20_000;
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
+        begin();
         f();
     });
     let count = count.load(Ordering::Relaxed);

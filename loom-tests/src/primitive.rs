@@ -2,23 +2,40 @@
 //!
 //! loom 0.7.3 leaves executions out: when a thread loads an atomic and then stores to it, the race of
 //! that store with another thread's earlier load is not explored (its issues #166 and #392). So each
-//! load and compare-exchange here is preceded by a relaxed read-modify-write of a companion atomic,
-//! which makes loads of one word depend on each other, and adds no happens-before.
+//! load and compare-exchange here is preceded by a relaxed store to a companion atomic, which makes
+//! loads of one word depend on each other. Nobody ever reads it: a read-modify-write would have fences
+//! synchronise through it.
+//!
+//! Nor does loom switch threads at a fence: what comes before it and the fence would be one step, and
+//! nobody would ever see the first without the second. So a full fence, too, is preceded by such a store,
+//! to one word that all of them share: they are steps, and each order of them is explored.
 
 pub use loom::hint::spin_loop;
 pub use loom::sync::atomic::{Ordering, fence};
 
+loom::lazy_static! {
+    static ref FENCES: loom::sync::atomic::AtomicUsize = loom::sync::atomic::AtomicUsize::new(0);
+}
+
+/// To be called first in each execution, by its first thread: whoever makes a thing of all threads
+/// would else be ordered before those who use it next.
+pub fn begin() {
+    let _: &loom::sync::atomic::AtomicUsize = &FENCES;
+}
+
 pub fn fence_after_exchange() {
-    fence(Ordering::SeqCst);
+    full_fence();
 }
 
 pub fn full_fence() {
+    step();
+    FENCES.store(0, Ordering::Relaxed);
     fence(Ordering::SeqCst);
 }
 
 /// Under loom a fence here stands for the part of another one's barrier that happens here.
 pub fn light_fence() {
-    fence(Ordering::SeqCst);
+    full_fence();
 }
 
 /// Time does not pass here.
@@ -33,7 +50,7 @@ thread_local! {
 /// What a dying thread unwinds with.
 struct Death;
 
-/// Called before each access to shared memory.
+/// Called before each access to shared memory, and before each full fence.
 fn step() {
     let Some((thread, left)) = FUSE.get() else {
         return;
@@ -99,7 +116,7 @@ macro_rules! atomic {
                 unsafe { self.word().unsync_load() }
             }
             fn nudge(&self) {
-                self.companion.fetch_add(1, Ordering::Relaxed);
+                self.companion.store(0, Ordering::Relaxed);
             }
             #[track_caller]
             pub fn load(&self, order: Ordering) -> $value {

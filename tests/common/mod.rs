@@ -69,6 +69,17 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// This thread, for [`sleeps`].
+pub fn this_thread() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
+/// Whether that thread of this process waits in the kernel.
+pub fn sleeps(thread: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('S')
+}
+
 /// No file of that name is left: no FIFO, socket, shared memory or semaphore.
 pub fn assert_no_file_left(name: &str) {
     for directory in ["/tmp", "/dev/shm"] {

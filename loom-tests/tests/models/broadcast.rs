@@ -444,6 +444,27 @@ pub(crate) fn who_joins_during_a_batch_sees_it_whole() {
     say("who joins during a batch", count);
 }
 
+/// Where nothing but the mark's own fence stands between one of its moves and the next.
+pub(crate) fn who_joins_while_the_mark_is_moved_twice_reads_it_whole() {
+    let manner = Manner {
+        parks: false,
+        ..LOSSY
+    };
+    let count = explore(move || {
+        let ring = Ring::new(128, manner);
+        let mut producer = Ring::producer(&ring);
+        assert!(producer.tell(1));
+        let sending = thread::spawn(move || {
+            assert!(producer.tell(1) && producer.tell(1));
+        });
+        let mut subscriber = Ring::subscriber(&ring, 0, Start::Next);
+        let joined = subscriber.rx.sequence();
+        sending.join().unwrap();
+        assert_eq!(subscriber.drain(joined), 3);
+    });
+    say("who joins while the mark is moved twice", count);
+}
+
 pub(crate) fn a_batch_is_seen_whole() {
     for start in [64, 104, 120] {
         let count = explore(move || {
@@ -605,6 +626,31 @@ pub(crate) fn a_newcomer_is_seen_before_anything_it_reads_is_overwritten() {
     say("a newcomer is seen", count);
 }
 
+pub(crate) fn nothing_is_overwritten_before_those_who_were_expected_have_come() {
+    let manner = Manner {
+        expected: 2,
+        ..LOSSLESS
+    };
+    let count = explore_within(2, move || {
+        let (mut producer, mut first) = ring_at(64, 0, manner, 1);
+        while producer.tell(1) {}
+        let (ring, sent) = (producer.ring.clone(), producer.tx.sequence());
+        // It holds nothing back.
+        assert_eq!(first.drain(0), sent);
+        let sending = thread::spawn(move || {
+            producer.tell(1);
+            producer
+        });
+        let mut second = Ring::subscriber(&ring, 1, Start::Oldest);
+        assert_eq!(second.rx.sequence(), 0, "it was not waited for");
+        let expected = second.follow(0, 1);
+        let producer = sending.join().unwrap();
+        assert_eq!(second.drain(expected), producer.tx.sequence());
+        assert_eq!(first.drain(sent), producer.tx.sequence());
+    });
+    say("those who were expected", count);
+}
+
 pub(crate) fn what_a_leaver_read_is_not_overwritten_before_it_leaves() {
     let count = explore_within(2, move || {
         let (mut producer, mut subscriber) = ring_at(128, 0, LOSSLESS, 1);
@@ -695,6 +741,31 @@ pub(crate) fn a_producer_that_sleeps_for_one_who_leaves_is_woken() {
     say("a producer that sleeps for one who leaves", count);
 }
 
+/// All who were expected have left, and one more comes: the producer sleeps for want of anybody, or it sees the
+/// seat of the one.
+pub(crate) fn a_producer_that_sleeps_until_somebody_comes_is_woken() {
+    let manner = Manner {
+        expected: 1,
+        ..LOSSLESS
+    };
+    let count = explore(move || {
+        let (mut producer, first) = ring_at(64, 0, manner, 1);
+        while producer.tell(1) {}
+        first.leave();
+        let ring = producer.ring.clone();
+        let waiting = thread::spawn(move || {
+            let awaited = producer.tx.announce(8, full_fence);
+            if let Some(Awaited::Subscribers(value)) = awaited {
+                let ring = producer.ring.clone();
+                ring.room.sleep(&ring.control.joined, value);
+            }
+        });
+        let _second = Ring::subscriber(&ring, 1, Start::Oldest);
+        waiting.join().unwrap();
+    });
+    say("a producer that sleeps until somebody comes", count);
+}
+
 pub(crate) fn two_sleepers_are_woken_by_one_message() {
     for fences in [true, false] {
         two_sleepers(Manner { fences, ..LOSSY });
@@ -776,6 +847,32 @@ pub(crate) fn a_producer_that_died_sending_is_succeeded() {
         producer.tell(1);
         producer.tell(1);
     });
+}
+
+/// It may have moved the mark already past what a subscriber was reading just before, and not fenced yet.
+pub(crate) fn a_successor_overwrites_nothing_that_is_being_read() {
+    // So that the zeros behind the last message reach into the first: it tells how far it has let go now and
+    // then, and at once.
+    for (capacity, short) in [(256, 12), (128, 4)] {
+        let name = format!("died moving the mark of {capacity} bytes");
+        deaths_within(1, &name, move |mortal| {
+            let (mut producer, mut subscriber) = ring_at(capacity, 0, LOSSLESS, 1);
+            assert!(producer.tell(2));
+            assert!((0..short).all(|_| producer.tell(1)));
+            assert!(!producer.tell(1));
+            let (ring, mortal) = (producer.ring.clone(), mortal.clone());
+            let sending = thread::spawn(move || {
+                mortal.run(|| producer.tell(1));
+                drop(producer);
+                let mut successor = Ring::producer(&ring);
+                let _ = successor.tell(1) && successor.tell(1);
+                successor
+            });
+            let expected = subscriber.follow(0, 1);
+            let successor = sending.join().unwrap();
+            assert_eq!(subscriber.drain(expected), successor.tx.sequence());
+        });
+    }
 }
 
 pub(crate) fn a_producer_that_died_wrapping_is_succeeded() {

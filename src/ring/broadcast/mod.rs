@@ -264,7 +264,8 @@ impl Seat {
 
     /// Everything below this was let go; [`GONE`] if nobody sits here.
     pub(crate) fn exact(&self) -> u64 {
-        // SYNC: room handed to the producer.
+        // SYNC: room handed to the producer. Acquire: it fences before it writes there, but may die before
+        // that, when its mark has told its successor already.
         self.own.exact.load(Ordering::Acquire) & !(WORD - 1)
     }
 

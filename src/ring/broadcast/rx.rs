@@ -109,11 +109,11 @@ impl<'a> Rx<'a> {
         // Relaxed, failing: tried again with what it is.
         let mut used = control.seats.load(Ordering::Relaxed);
         while used <= index as u64 {
-            // Release: the producer that sees the count sees a seat that was made free before.
+            // Relaxed: what is published below publishes it, too; a seat never used is free from the beginning.
             used = match control.seats.compare_exchange(
                 used,
                 index as u64 + 1,
-                Ordering::Release,
+                Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => break,
@@ -127,7 +127,8 @@ impl<'a> Rx<'a> {
         // see the seat, `locate` sees that, and begins there. From that on nothing is overwritten.
         full_fence();
         // Count first: `expected` may have been what kept that so.
-        control.joined.fetch_add(1, Ordering::Release);
+        // SYNC: who came is seen in its seat. Relaxed: the fence above releases.
+        control.joined.fetch_add(1, Ordering::Relaxed);
         let mut rx = Rx {
             control,
             data,
@@ -325,8 +326,8 @@ impl<'a> Rx<'a> {
         let (need, is_message) = check_record(word, at, capacity)?;
         if !is_message {
             at += need;
-            // SYNC: payload visible to subscribers.
-            word = self.data.word(at).load(Ordering::Acquire);
+            // Relaxed: it was written before the padding was published.
+            word = self.data.word(at).load(Ordering::Relaxed);
             // The padding is published together with the record after it, which is no padding: so the
             // steps taken here are bounded, whatever a peer writes.
             if !check_record(word, at, capacity)?.1 {

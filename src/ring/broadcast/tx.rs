@@ -263,8 +263,8 @@ impl<'a> Tx<'a> {
     /// what to sleep on, or `None` when it has to look again first. `barrier` is a full fence at least,
     /// and one for the processors of subscribers that do not fence.
     pub(crate) fn announce(&mut self, len: u64, barrier: impl FnOnce()) -> Option<Awaited> {
-        // Acquire: who came before this is seen in its seat.
-        let joined = self.control.joined.load(Ordering::Acquire);
+        // Relaxed: whoever came before this is seen by `is_deserted`, which looks at it once more.
+        let joined = self.control.joined.load(Ordering::Relaxed);
         if self.manner.gated && joined < self.manner.expected {
             return Some(Awaited::Subscribers(joined));
         }
@@ -294,8 +294,9 @@ impl<'a> Tx<'a> {
 
     /// The seats that were ever used.
     pub(crate) fn seated(&self) -> &'a [Seat] {
-        // Acquire: with the fences of `refresh` and of the newcomer, whose seat is below this.
-        let count = self.control.seats.load(Ordering::Acquire) as usize;
+        // Relaxed: who came is seen, its seat among them, by `joined` or by the fences of `refresh` and of
+        // the newcomer.
+        let count = self.control.seats.load(Ordering::Relaxed) as usize;
         &self.seats[..count.min(self.seats.len())]
     }
 
@@ -330,7 +331,7 @@ impl<'a> Tx<'a> {
         if !self.manner.gated {
             return GONE;
         }
-        // Acquire: who came before this is seen in its seat.
+        // SYNC: who came is seen in its seat. Acquire: or the mark would pass one who was waited for.
         if self.control.joined.load(Ordering::Acquire) < self.manner.expected {
             return 0;
         }
@@ -344,7 +345,7 @@ impl<'a> Tx<'a> {
 
     /// Whether subscribers were expected, have come, and none is left.
     pub(crate) fn is_deserted(&self) -> bool {
-        // Acquire: who came before this is seen in its seat.
+        // SYNC: who came is seen in its seat. Acquire: or the producer would sleep until another one comes.
         let joined = self.control.joined.load(Ordering::Acquire);
         let gone = |seat: &Seat| seat.position(GONE) == GONE;
         let expected = if self.manner.gated {
