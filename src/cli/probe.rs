@@ -168,17 +168,18 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether it came late: for the first time, but behind a greater one.
     #[inline]
-    pub(super) fn add(&mut self, number: u64) {
+    pub(super) fn add(&mut self, number: u64) -> bool {
         if number == self.next && self.runs.is_empty() {
             self.next += 1;
-        } else {
-            self.add_out_of_order(number);
+            return false;
         }
+        self.add_out_of_order(number)
     }
 
     #[cold]
-    fn add_out_of_order(&mut self, number: u64) {
+    fn add_out_of_order(&mut self, number: u64) -> bool {
         let before = self
             .runs
             .range(..=number)
@@ -186,8 +187,9 @@ impl Seen {
             .map(|(start, end)| (*start, *end));
         if number < self.next || before.is_some_and(|(_, end)| number < end) {
             self.doubled += 1;
-            return;
+            return false;
         }
+        let late = number < self.end();
         let mut start = number;
         if let Some((run, _)) = before.filter(|(_, end)| *end == number) {
             start = run;
@@ -203,16 +205,19 @@ impl Seen {
         if let Some(end) = self.runs.remove(&self.next) {
             self.next = end;
         }
+        late
+    }
+
+    /// One more than the greatest.
+    fn end(&self) -> u64 {
+        let last = self.runs.last_key_value();
+        last.map_or(self.next, |(_, end)| *end)
     }
 
     /// How many different numbers were seen, and one more than the greatest.
     pub(super) fn total(&self) -> (u64, u64) {
         let later: u64 = self.runs.iter().map(|(start, end)| end - start).sum();
-        let end = self
-            .runs
-            .last_key_value()
-            .map_or(self.next, |(_, end)| *end);
-        (self.next + later, end)
+        (self.next + later, self.end())
     }
 }
 
@@ -265,9 +270,9 @@ mod tests {
     #[test]
     fn every_number_is_accounted_for_in_any_order() {
         let mut seen = Seen::default();
-        for number in [0, 1, 5, 3, 2, 5, 9, 4, 0, 8, 7] {
-            seen.add(number);
-        }
+        let numbers = [0, 1, 5, 3, 2, 5, 9, 4, 0, 8, 7];
+        let late: Vec<u64> = numbers.into_iter().filter(|&n| seen.add(n)).collect();
+        assert_eq!(late, [3, 2, 4, 8, 7]);
         assert_eq!((seen.total(), seen.doubled), ((9, 10), 2));
         seen.add(6);
         seen.add(10);

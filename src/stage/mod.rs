@@ -50,6 +50,9 @@ static TAKES_MESSAGES: u8 = 1;
 #[unsafe(link_section = "ringway_out")]
 static GIVES_MESSAGES: u8 = 1;
 
+/// In [`STAGE_VARIABLE`]: a stage before has several workers.
+pub(crate) const ANY_ORDER: &str = "order=any";
+
 /// How long to wait for what the supervisor makes of a neighbour's death, before asking again.
 const VERDICT: Duration = Duration::from_micros(200);
 
@@ -132,6 +135,13 @@ impl Joint {
         let variable = std::env::var(STAGE_VARIABLE).unwrap_or_default();
         Joint::of(side, &variable)
     }
+}
+
+/// Whether messages come in the order in which the first stage sent them: none before this one has
+/// several workers.
+pub(crate) fn keeps_order() -> bool {
+    let variable = std::env::var(STAGE_VARIABLE).unwrap_or_default();
+    !variable.split(',').any(|part| part == ANY_ORDER)
 }
 
 /// The messages of the stage before this one.

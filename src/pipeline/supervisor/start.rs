@@ -18,7 +18,7 @@ use super::{PIPE, Processes, Running, Seat, Started, Work};
 use crate::Error;
 use crate::endpoint::Endpoint;
 use crate::os::process::{self, Child};
-use crate::stage::{Format, Joint};
+use crate::stage::{self, ANY_ORDER, Format, Joint};
 
 /// The stages with their programs found.
 struct Found {
@@ -42,7 +42,12 @@ fn find(stage: &Stage, tool: Option<&Tool>, first: bool, terminal: bool) -> Resu
     };
     let Some((name, args)) = stage.words.as_ref().and_then(|words| words.split_first()) else {
         if stage.text.is_empty() {
-            return Err(Reason::NotFound);
+            return Err(Reason::CannotStart(Error::Config {
+                what: "command",
+                value: "\"\"".into(),
+                why: "it is empty".into(),
+                remedy: "write a program and its arguments, such as 'grep 7'".into(),
+            }));
         }
         let file = command::find("sh".as_ref(), &path).map_err(missing)?;
         let mut shell = program(
@@ -352,9 +357,13 @@ impl Running {
             let lines = lines.then_some(Joint::Stream(Format::Lines));
             Some(link.map(|link| link.joint(side)).or(lines)?.to_text(name))
         };
+        let several = |stage: &Stage| stage.jobs.is_some_and(|jobs| jobs > 1);
+        let scrambled = !pipeline.keep_order && pipeline.stages[..place.number].iter().any(several)
+            || !stage::keeps_order();
         let joints: Vec<String> = joint("in", before, Side::Receiving, place.lines.0)
             .into_iter()
             .chain(joint("out", behind, Side::Sending, place.lines.1))
+            .chain(scrambled.then(|| ANY_ORDER.to_owned()))
             .collect();
         let sides = [(before, Side::Receiving), (behind, Side::Sending)];
         let seat = Seat {
