@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use ringway::channel::{self, Sender as _};
+use ringway::channel::{self, Receiver as _, Sender as _};
 use ringway::{mpmc, spsc};
 
 mod common;
@@ -286,4 +286,26 @@ fn files_that_no_honest_program_wrote_are_shown_and_harm_nobody() {
     assert!(refused.contains("only 14 bytes"), "{refused}");
     std::fs::remove_file(file(&bad)).unwrap();
     ring.unlink().unwrap();
+}
+
+#[test]
+fn what_a_killed_run_has_left_between_its_stages_is_cleaned_and_what_a_living_one_has_is_not() {
+    let _dog = watchdog(120);
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    let gone_pid = gone.id();
+    gone.wait().unwrap();
+    let names = [gone_pid, std::process::id()].map(|pid| format!("run-{pid}.1"));
+    for name in &names {
+        let mut queue = channel::mqueue::Sender::open(name, Default::default()).unwrap();
+        queue.send(b"for the next stage").unwrap();
+    }
+    let [left, living] = &names;
+    let clean = |name: &str| stdout(&ringway(&["clean", "--yes", &format!("mq:{name}")]));
+    let said = clean(left);
+    assert!(said.starts_with(&format!("removed mq:{left} ")), "{said}");
+    assert!(channel::mqueue::Receiver::attach(left).is_err());
+    let said = clean(living);
+    assert!(said.starts_with(&format!("kept mq:{living} ")), "{said}");
+    let mut queue = channel::mqueue::Receiver::attach(living).unwrap();
+    queue.recv(&mut Vec::new()).unwrap();
 }

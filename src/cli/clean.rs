@@ -1,6 +1,7 @@
 //! `ringway clean`: takes away what the dead have left.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::Failure;
@@ -9,6 +10,7 @@ use super::show;
 
 /// Remove what is provably dead: names that nobody uses any more and that nothing waits in
 ///
+/// What a `ringway run` that was killed has left between its stages is dead too, whatever waits in it.
 /// Without --yes it only says what it would do. Dead is what the kernel says is dead: no process,
 /// running or stopped, holds the lock that everybody attached holds. It may run at any time, beside
 /// anything: who attaches meanwhile finds a ring whole or not at all.
@@ -46,9 +48,10 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
             continue;
         }
         let name = format!("{} ({})", show::safe(&thing.name), thing.kind.word());
+        let undelivered = args.undelivered || is_left_by_run(&thing.name);
         match thing.state {
             State::Live | State::Unknown => continue,
-            State::Undelivered if !args.undelivered => {
+            State::Undelivered if !undelivered => {
                 kept += 1;
                 if !args.quiet {
                     let messages = thing.fill.and_then(|fill| fill.messages);
@@ -60,7 +63,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
             State::Undelivered | State::Dead => {}
         }
         if args.yes {
-            match inventory::remove(&thing, args.undelivered) {
+            match inventory::remove(&thing, undelivered) {
                 Ok(Outcome::Removed) => writeln!(out, "removed {name}")?,
                 // Somebody came, or sent something, since we looked.
                 Ok(Outcome::InUse | Outcome::Undelivered) => continue,
@@ -95,6 +98,19 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         )?;
     }
     Ok(status)
+}
+
+/// Whether nobody can come for it any more: `ringway run --via` joins its own stages by `mq:run-PID.1` and
+/// the like, and that process is gone.
+fn is_left_by_run(name: &str) -> bool {
+    let name = name.rsplit(':').next().unwrap_or(name);
+    let parts = name
+        .strip_prefix("run-")
+        .and_then(|rest| rest.split_once('.'));
+    parts.is_some_and(|(pid, link)| {
+        let is_gone = |pid: u32| !Path::new(&format!("/proc/{pid}")).exists();
+        pid.parse().is_ok_and(is_gone) && link.parse::<u32>().is_ok()
+    })
 }
 
 /// Whether `name` is what `pattern` says, a `*` in which stands for anything.
