@@ -44,11 +44,19 @@ fn recv(name: &str) -> Result<()> {
     let mut line = Vec::new();
     let mut bereft = false;
     loop {
-        // Copied out of the ring before it is looked at: the other program may be anybody's.
-        match orders.recv_into(&mut line) {
-            Ok(()) => {
+        match orders.recv() {
+            Ok(message) => {
                 bereft = false;
-                writeln!(out, "{}", String::from_utf8_lossy(&line))?;
+                // Copied out of the ring before it is looked at: the other program may be anybody's.
+                line.clear();
+                line.extend_from_slice(&message);
+                let again = if message.redelivered() {
+                    " (again)"
+                } else {
+                    ""
+                };
+                writeln!(out, "{}{again}", String::from_utf8_lossy(&line))?;
+                drop(message); // Done with only now: had we been killed before, it would come again.
             }
             Err(RecvError::Closed) => return Ok(()),
             // It was killed. A new one may take its place, now or later: look again now and then.

@@ -171,6 +171,52 @@ fn a_receiver_outlives_a_sender_that_is_killed_and_goes_on_with_the_next() {
 }
 
 #[test]
+fn what_a_killed_receiver_had_not_printed_comes_again_and_says_so() {
+    let _dog = watchdog(120);
+    let program = example("two_programs");
+    let name = format!("test-two-programs-{}-again", std::process::id());
+    let receiver = || {
+        let mut command = Command::new(&program);
+        let command = command.args(["recv", &name]).stdout(Stdio::piped());
+        Reaped(command.spawn().unwrap())
+    };
+    let mut first = receiver();
+    let mut sender = Command::new(&program);
+    let sender = sender.args(["send", &name]).stdin(Stdio::piped());
+    let mut sender = Reaped(sender.spawn().unwrap());
+    let mut input = sender.0.stdin.take().unwrap();
+    // More than its pipe takes, and by less than the ring does.
+    const LINES: usize = 13_500;
+    (1..=LINES).for_each(|number| writeln!(input, "{number}").unwrap());
+    drop(input);
+    assert!(sender.0.wait().unwrap().success());
+    // It sleeps in `write` until somebody reads, with a message in hand.
+    let shown = |file| std::fs::read_to_string(format!("/proc/{}/{file}", first.0.id())).unwrap();
+    common::until(|| shown("stat").contains(") S ") && shown("syscall").starts_with("1 0x1 "));
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+    let mut printed = String::new();
+    let mut out = first.0.stdout.take().unwrap();
+    std::io::Read::read_to_string(&mut out, &mut printed).unwrap();
+    let mut second = receiver();
+    let mut rest = String::new();
+    let mut out = second.0.stdout.take().unwrap();
+    std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
+    let number = |line: &str| line.trim_end_matches(" (again)").parse::<usize>().unwrap();
+    let printed = printed.lines().map(number).collect::<Vec<_>>();
+    let again: Vec<_> = rest
+        .lines()
+        .filter(|line| line.ends_with(" (again)"))
+        .collect();
+    assert_eq!(again.len(), 1, "{again:?}");
+    let rest = rest.lines().map(number).collect::<Vec<_>>();
+    assert!((1..=printed.len()).eq(printed.iter().copied()));
+    assert!((rest[0]..=LINES).eq(rest.iter().copied()));
+    assert_eq!(rest[0], printed.len() + 1);
+    assert_eq!(number(again[0]), rest[0]);
+}
+
+#[test]
 fn a_pipeline_computes_its_sum_through_rings_and_through_the_pipes_of_a_shell() {
     let _dog = watchdog(120);
     let sum = (1..=100_000u64).map(|number| number * number).sum::<u64>();
