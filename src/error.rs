@@ -1,6 +1,7 @@
 //! Errors: one for setting things up, one small enum for each operation on the data path.
 //!
-//! Every message names the thing it speaks of and, where there is one, the remedy.
+//! Every message of an [`Error`] names the thing it speaks of and, where there is one, the remedy. The
+//! errors of the data path do not carry a name: whoever has the handle knows it.
 
 use std::io;
 
@@ -9,7 +10,7 @@ use std::io;
 #[non_exhaustive]
 pub enum Error {
     /// There is nothing under that name.
-    #[error("{name}: no such {what}; create it first, or use create_or_attach")]
+    #[error("{name}: no such {what}; {}", remedy_for_none(what))]
     NotFound {
         /// The kind of thing looked for ("ring", "message queue", ...).
         what: &'static str,
@@ -156,6 +157,14 @@ pub enum Error {
         /// The error of the operating system.
         source: io::Error,
     },
+}
+
+/// What to do where there is none of that kind.
+fn remedy_for_none(what: &str) -> &'static str {
+    match what {
+        "directory" => "make it first (`mkdir -p`), or choose another",
+        _ => "create it first, or use create_or_attach",
+    }
 }
 
 impl Error {

@@ -64,6 +64,9 @@ impl Place {
         if name.contains('\0') {
             return Err(refuse("it holds a NUL byte"));
         }
+        if name.ends_with('/') {
+            return Err(refuse("it is that of a directory"));
+        }
         if name.contains('/') {
             return Ok(Place::Path(name.into()));
         }
@@ -117,7 +120,16 @@ impl Mapping {
         }
         loop {
             let (file, header, huge_refused) = make_file(name, &place, header, making)?;
-            let mapping = Mapping::map(name, place.clone(), file, header, true, huge_refused)?;
+            let mapping = Mapping::map(name, place.clone(), file, header, true, huge_refused);
+            let mapping = mapping.map_err(|error| match error {
+                Error::PermissionDenied { .. } => Error::Config {
+                    what: "mode",
+                    value: format!("{:04o}", making.mode),
+                    why: format!("it would keep the creator of {name} out"),
+                    remedy: "let the owner read and write: 0600 and more".into(),
+                },
+                error => error,
+            })?;
             fill(&mapping)?;
             let bytes = header.to_bytes();
             // SAFETY: the mapping is longer than a header, and nobody else has it yet.

@@ -184,6 +184,24 @@ pub trait Receiver: Send {
     /// What this mechanism can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// As [`recv_with`](Receiver::recv_with); but a channel that gives a message of a dead receiver to
+    /// the next one does so with this one until [`release`](Receiver::release). At most `most` more are
+    /// wanted before that. `Empty` also says that no more can be held, whatever the patience.
+    #[doc(hidden)]
+    fn hold_with(
+        &mut self,
+        into: &mut Vec<u8>,
+        most: u64,
+        patience: Patience,
+    ) -> Result<(), RecvError> {
+        let _ = most;
+        self.recv_with(into, patience)
+    }
+
+    /// What was held is done with. Without it, dropping the receiver leaves it to the next one.
+    #[doc(hidden)]
+    fn release(&mut self) {}
+
     /// By what a [`Selector`](crate::selector::Selector) waits for it.
     #[doc(hidden)]
     fn awaited(&mut self) -> Source<'_> {
@@ -212,6 +230,19 @@ impl<T: Sender + ?Sized> Sender for Box<T> {
 }
 
 impl<T: Receiver + ?Sized> Receiver for Box<T> {
+    fn hold_with(
+        &mut self,
+        into: &mut Vec<u8>,
+        most: u64,
+        patience: Patience,
+    ) -> Result<(), RecvError> {
+        (**self).hold_with(into, most, patience)
+    }
+
+    fn release(&mut self) {
+        (**self).release();
+    }
+
     fn awaited(&mut self) -> Source<'_> {
         (**self).awaited()
     }

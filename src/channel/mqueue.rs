@@ -119,6 +119,12 @@ fn refused(name: &str, config: &Config, error: std::io::Error) -> Error {
         )
     };
     match error.raw_os_error() {
+        _ if name[1..].contains('/') => Error::Config {
+            what: "message queue",
+            value: name.into(),
+            why: "there are no directories of queues".into(),
+            remedy: "leave the slash out".into(),
+        },
         Some(os::EINVAL) => Error::Config {
             what: "message queue",
             value: name.into(),
@@ -251,7 +257,7 @@ pub(crate) fn remove_if_abandoned(name: &str) -> Result<bool, Error> {
     let queue = match os::mqueue::open(&name) {
         Ok(queue) => queue,
         Err(error) if error.raw_os_error() == Some(os::ENOENT) => return Ok(true),
-        Err(error) => return Err(Error::os("mq_open", name, error)),
+        Err(error) => return Err(refused(&name, &Config::default(), error)),
     };
     let fd = queue.as_fd();
     Ok(attendance::remove_if_unattended(

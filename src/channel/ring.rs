@@ -290,6 +290,12 @@ impl Rx {
     }
 }
 
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        super::Receiver::close(self);
+    }
+}
+
 impl super::Receiver for Receiver {
     fn recv_with(&mut self, into: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
         let Some(rx) = &mut self.rx else {
@@ -303,8 +309,36 @@ impl super::Receiver for Receiver {
         }
     }
 
+    fn hold_with(
+        &mut self,
+        into: &mut Vec<u8>,
+        most: u64,
+        patience: Patience,
+    ) -> Result<(), RecvError> {
+        let wait = (patience != Patience::Now).then(|| patience.deadline());
+        match &mut self.rx {
+            None => Err(RecvError::Closed),
+            Some(Rx::Spsc(rx)) => rx.hold_into(into, wait),
+            Some(Rx::Mpmc(rx)) => rx.hold_into(into, most, wait),
+            // A subscriber's messages are nobody else's.
+            Some(Rx::Broadcast(_)) => self.recv_with(into, patience),
+        }
+    }
+
+    fn release(&mut self) {
+        match &mut self.rx {
+            Some(Rx::Spsc(rx)) => rx.release(),
+            Some(Rx::Mpmc(rx)) => rx.release(),
+            Some(Rx::Broadcast(_)) | None => {}
+        }
+    }
+
     fn close(&mut self) {
-        self.rx = None;
+        match self.rx.take() {
+            Some(Rx::Spsc(mut rx)) => rx.give_up(),
+            Some(Rx::Mpmc(rx)) => rx.give_up(),
+            Some(Rx::Broadcast(_)) | None => {}
+        }
     }
 
     fn awaited(&mut self) -> Source<'_> {

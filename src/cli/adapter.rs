@@ -35,12 +35,12 @@ fn take_in() -> Result<(), Failure> {
     let mut from = Reader::new(std::io::stdin().as_fd().try_clone_to_owned()?, Format::Raw);
     let mut to = stage::output()?;
     let longest = to.longest_message();
-    while let Next::Message(at) = from.next(true)? {
+    while let Next::Message(at) = from.next(true).map_err(input)? {
         for piece in from.bytes(at).chunks(longest) {
             match to.send(piece) {
                 Ok(()) => {}
                 Err(SendError::Closed) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Failure::of("output", error)),
             }
         }
     }
@@ -64,7 +64,7 @@ fn give_out() -> Result<(), Failure> {
             Ok(message) => to.push(&message),
             Err(RecvError::Empty) => to.flush(),
             Err(RecvError::Closed) => return end(to.flush()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(input(error)),
         };
         if written.is_err() {
             return end(written);
@@ -72,10 +72,14 @@ fn give_out() -> Result<(), Failure> {
     }
 }
 
+fn input(error: RecvError) -> Failure {
+    Failure::of("input", error)
+}
+
 /// A program behind that has ended has had enough.
 fn end(written: Result<(), SendError>) -> Result<(), Failure> {
     match written {
         Ok(()) | Err(SendError::Closed) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Failure::of("output", error)),
     }
 }

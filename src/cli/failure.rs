@@ -19,6 +19,11 @@ impl Failure {
         }
     }
 
+    /// A failure of `what`: an endpoint, a file, ... for errors that do not name it.
+    pub(crate) fn of(what: impl Display, error: impl Display) -> Failure {
+        Failure::new(format_args!("{what}: {error}"))
+    }
+
     /// A failure with an exit status of its own.
     pub(crate) fn with_status(message: impl Display, status: u8) -> Failure {
         Failure {
@@ -38,18 +43,6 @@ impl Failure {
 
 impl From<crate::Error> for Failure {
     fn from(error: crate::Error) -> Failure {
-        Failure::new(error)
-    }
-}
-
-impl From<crate::SendError> for Failure {
-    fn from(error: crate::SendError) -> Failure {
-        Failure::new(error)
-    }
-}
-
-impl From<crate::RecvError> for Failure {
-    fn from(error: crate::RecvError) -> Failure {
         Failure::new(error)
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::probe::{self, Maker};
+use crate::os::stop;
 use crate::stage::{self, Format, Input, Output};
 use crate::{RecvError, SendError};
 
@@ -59,23 +60,32 @@ const BATCH: usize = 64;
 
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let mut output = stage::output()?;
+    if args.from.is_none() {
+        stop::heed();
+    }
     let done = match (&args.from, args.rate) {
         (Some(path), _) => copy(&args, path, &mut output),
         (None, Some(rate)) => make_at(&args, rate, &mut output),
         (None, None) => make(&args, &mut output),
     };
     done.and_then(|()| output.close().map_err(ended))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(stop::asked().map_or(ExitCode::SUCCESS, stop::status))
+}
+
+/// How many there are to be: told to stop, one more, which says that it is the last.
+fn last(count: u64, sequence: u64) -> u64 {
+    stop::asked().map_or(count, |_| sequence + 1)
 }
 
 /// As fast as they are taken.
 fn make(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let count = args.count.unwrap_or(u64::MAX);
+    let mut count = args.count.unwrap_or(u64::MAX);
     let maker = Maker::new(args.size);
     let batch = (BATCH_BYTES / args.size).clamp(1, BATCH) as u64;
     let mut message = vec![0; args.size];
     let mut sequence = 0;
     while sequence < count {
+        count = last(count, sequence);
         let mut time = probe::now();
         let end = count.min(sequence + batch);
         while sequence < end {
@@ -92,7 +102,7 @@ fn make(args: &Args, output: &mut Output) -> Result<(), Failure> {
 fn make_at(args: &Args, rate: u64, output: &mut Output) -> Result<(), Failure> {
     /// Nearer than this, sleeping would come too late.
     const NEAR: u64 = 150_000;
-    let count = args.count.unwrap_or(u64::MAX);
+    let mut count = args.count.unwrap_or(u64::MAX);
     let maker = Maker::new(args.size);
     let mut message = vec![0; args.size];
     let start = probe::now();
@@ -100,6 +110,7 @@ fn make_at(args: &Args, rate: u64, output: &mut Output) -> Result<(), Failure> {
         |sequence: u64| start + (u128::from(sequence) * 1_000_000_000 / u128::from(rate)) as u64;
     let mut sequence = 0;
     while sequence < count {
+        count = last(count, sequence);
         let now = probe::now();
         while sequence < count && due(sequence) <= now {
             maker.make(&mut message, sequence, due(sequence), sequence + 1 == count);
@@ -140,13 +151,13 @@ pub(super) fn forward(input: &mut Input, output: &mut Output, count: u64) -> Res
             }
             Err(RecvError::Closed) => return Ok(()),
             Err(RecvError::Empty) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::of("input", error)),
         }
         output.flush().map_err(ended)?;
         match input.recv() {
             Ok(message) => output.send_soon(&message).map_err(ended)?,
             Err(RecvError::Closed) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::of("input", error)),
         }
     }
     Ok(())
@@ -157,6 +168,6 @@ pub(super) fn forward(input: &mut Input, output: &mut Output, count: u64) -> Res
 pub(super) fn ended(error: SendError) -> Failure {
     match error {
         SendError::Closed => Failure::with_status("", 141),
-        error => Failure::new(error),
+        error => Failure::of("output", error),
     }
 }

@@ -16,9 +16,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `input`, when it is a file, tells how much there is to come.
+    /// `input`, when it is a file, tells how much there is to come. Without one, what comes goes to standard
+    /// output, and a terminal cannot show both.
     pub(super) fn new(input: Option<&dyn AsFd>) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let is_free = input.is_some() || !std::io::stdout().is_terminal();
+        let bar = (is_free && std::io::stderr().is_terminal()).then(|| {
             let total = input
                 .and_then(|input| input.as_fd().try_clone_to_owned().ok())
                 .and_then(|file| std::fs::File::from(file).metadata().ok())
@@ -69,6 +71,8 @@ impl Drop for Progress {
         self.show();
         if let Some(bar) = &self.bar {
             bar.finish();
+            // It leaves the cursor behind what it drew.
+            eprintln!();
         }
     }
 }

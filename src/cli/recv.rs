@@ -2,15 +2,26 @@
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::Failure;
 use super::progress::Progress;
-use crate::channel::Receiver;
+use crate::channel::{Patience, Receiver};
 use crate::endpoint::{Endpoint, open_receiver};
+use crate::os::stop;
 use crate::stage::{Format, Writer};
 use crate::{RecvError, SendError};
 
 /// Write what comes at an endpoint to standard output
+///
+/// From a ring (ring:, mpmc:), each message at least once: it is done with only when it is written, so
+/// that what a `recv` which was killed, or could not write, had taken comes again at the next one. Any
+/// other endpoint gives a message away when it is taken: there, such a `recv` loses what it has taken
+/// and not written, up to 256 KiB and a message. What was written is the next program's: a `head` that
+/// leaves takes with it what it was given and has not read.
+///
+/// SIGINT and SIGTERM end it in good order: what it has taken is written, and a name that nobody needs
+/// any more goes.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,15 +59,14 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let mut from = opened.channel;
     let mut progress = Progress::new(None);
     let mut to = Writer::new(std::io::stdout().as_fd().try_clone_to_owned()?, args.format);
-    match receive(&mut *from, &mut to, args.count, &mut progress) {
+    stop::heed();
+    let ended = receive(&mut *from, &mut to, args.count, &mut progress);
+    match (ended, stop::asked()) {
+        (Err(Ended::Input(error)), None) => Err(Failure::of(&opened.taken, error)),
         // Whoever reads our output has had enough: end quietly, as `yes | head` does.
-        Err(Ended::Output(SendError::Closed)) => Ok(ExitCode::SUCCESS),
-        Err(Ended::Output(error)) => Err(error.into()),
-        Err(Ended::Input(error)) => {
-            to.flush()?;
-            Err(error.into())
-        }
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        (Err(Ended::Output(SendError::Closed)), None) | (Ok(()), None) => Ok(ExitCode::SUCCESS),
+        (Err(Ended::Output(error)), None) => Err(Failure::of("standard output", error)),
+        (_, Some(signal)) => Ok(stop::status(signal)),
     }
 }
 
@@ -65,6 +75,10 @@ enum Ended {
     Output(SendError),
 }
 
+/// How long one waits before looking whether one was told to stop: longer than a channel waits before it
+/// looks whether its peer still lives.
+const SLICE: Duration = Duration::from_millis(200);
+
 fn receive(
     from: &mut dyn Receiver,
     to: &mut Writer,
@@ -72,20 +86,39 @@ fn receive(
     progress: &mut Progress,
 ) -> Result<(), Ended> {
     let mut message = Vec::new();
-    for _ in 0..count {
-        let mut got = from.try_recv(&mut message);
-        if matches!(got, Err(RecvError::Empty)) {
-            // What has come is not kept back until more does.
-            to.flush().map_err(Ended::Output)?;
-            got = from.recv(&mut message);
+    let mut left = count;
+    // What has come is not kept back until more does.
+    let mut waiting = false;
+    while left > 0 && stop::asked().is_none() {
+        let patience = if waiting {
+            Patience::Within(SLICE)
+        } else {
+            Patience::Now
+        };
+        match from.hold_with(&mut message, left, patience) {
+            Ok(()) => {
+                to.push(&message).map_err(Ended::Output)?;
+                progress.add(message.len());
+                left -= 1;
+                waiting = false;
+            }
+            Err(RecvError::Empty | RecvError::TimedOut) => {
+                // Done with is what was written.
+                to.flush().map_err(Ended::Output)?;
+                from.release();
+                waiting = true;
+            }
+            Err(error) => {
+                to.flush().map_err(Ended::Output)?;
+                from.release();
+                return match error {
+                    RecvError::Closed => Ok(()),
+                    error => Err(Ended::Input(error)),
+                };
+            }
         }
-        match got {
-            Ok(()) => {}
-            Err(RecvError::Closed) => break,
-            Err(error) => return Err(Ended::Input(error)),
-        }
-        to.push(&message).map_err(Ended::Output)?;
-        progress.add(message.len());
     }
-    to.flush().map_err(Ended::Output)
+    to.flush().map_err(Ended::Output)?;
+    from.release();
+    Ok(())
 }

@@ -1,15 +1,20 @@
 //! `ringway send`: standard input to an endpoint.
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::Failure;
 use super::progress::Progress;
+use crate::SendError;
 use crate::channel::Sender;
 use crate::endpoint::{Endpoint, open_sender};
+use crate::os::{process, stop};
 use crate::stage::{Format, Next, Reader};
-use std::os::fd::AsFd;
 
 /// Send what comes on standard input to an endpoint
+///
+/// SIGINT and SIGTERM end it as the end of its input does.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -41,24 +46,60 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         eprintln!("ringway: sending to {}", opened.taken);
     }
     let mut to = opened.channel;
-    let largest = match args.format {
+    let longest = match args.format {
         Format::Raw => to.capabilities().max_message,
         Format::Lines | Format::Records => usize::MAX,
     };
     let stdin = std::io::stdin();
     let mut progress = Progress::new(Some(&stdin));
     let mut from = Reader::new(stdin.as_fd().try_clone_to_owned()?, args.format);
-    while let Next::Message(at) = from.next(true)? {
-        let message = from.bytes(at);
-        if message.len() <= largest {
-            to.send(message)?;
+    stop::heed();
+    let mut number = 0u64;
+    while stop::asked().is_none() {
+        let message = match from.next(false) {
+            Ok(Next::Message(at)) => from.bytes(at),
+            Ok(Next::End) => break,
+            Ok(Next::Empty) => {
+                process::poll(&[Some(stdin.as_fd())], None)?;
+                continue;
+            }
+            Err(error) => return Err(Failure::of("standard input", error)),
+        };
+        number += 1;
+        let name = |error| {
+            let what = match args.format {
+                Format::Lines => "line",
+                Format::Records => "record",
+                Format::Raw => "piece",
+            };
+            Failure::of(&opened.taken, format_args!("{what} {number}: {error}"))
+        };
+        if message.len() <= longest {
+            send(&mut *to, message).map_err(name)?;
         } else {
             message
-                .chunks(largest)
-                .try_for_each(|piece| to.send(piece))?;
+                .chunks(longest)
+                .try_for_each(|piece| send(&mut *to, piece))
+                .map_err(name)?;
         }
         progress.add(message.len());
     }
     to.close();
-    Ok(ExitCode::SUCCESS)
+    Ok(stop::asked().map_or(ExitCode::SUCCESS, stop::status))
+}
+
+/// How long one waits for room before looking whether one was told to stop: longer than a channel waits before it
+/// looks whether its peer still lives.
+const SLICE: Duration = Duration::from_millis(200);
+
+/// Sends a message, unless told to stop before there is room.
+fn send(to: &mut dyn Sender, message: &[u8]) -> Result<(), SendError> {
+    let mut sent = to.try_send(message);
+    while let Err(SendError::Full | SendError::TimedOut) = sent {
+        if stop::asked().is_some() {
+            return Ok(());
+        }
+        sent = to.send_timeout(message, SLICE);
+    }
+    sent
 }

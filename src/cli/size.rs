@@ -1,41 +1,48 @@
 //! Sizes as people write them.
 
-/// Reads a number of bytes: `4096`, `64K`, `1M`, `1MiB`, `2GB`; a kilo is 1024.
+use std::ops::RangeInclusive;
+
+use crate::endpoint::parse_bytes;
+
+/// The largest message or chunk: it is held in memory, several times.
+const LARGEST: usize = 256 << 20;
+
+/// Reads the size of a message or a chunk.
 pub(super) fn size(text: &str) -> Result<usize, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        _ => return Err("write a number of bytes, such as 4096, 64K, 1M or 2GiB".into()),
-    };
-    number
-        .parse::<usize>()
-        .ok()
-        .filter(|number| *number > 0)
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "write a number of bytes from 1 up, such as 4096, 64K or 1M".into())
+    size_in(1..=LARGEST, text)
+}
+
+/// Reads a number of bytes within that range.
+pub(super) fn size_in(range: RangeInclusive<usize>, text: &str) -> Result<usize, String> {
+    let size = parse_bytes(text).and_then(|size| usize::try_from(size).ok());
+    size.filter(|size| range.contains(size)).ok_or_else(|| {
+        let (least, most) = (range.start(), range.end() >> 20);
+        format!("write a number of bytes from {least} to {most} MiB, such as 4096, 64K or 1MiB")
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{size, size_in};
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
         assert_eq!(size("4096"), Ok(4096));
         assert_eq!(size("64K"), Ok(64 << 10));
         assert_eq!(size("1MiB"), Ok(1 << 20));
-        assert_eq!(size("2gb"), Ok(2 << 30));
+        assert_eq!(size("256mb"), Ok(256 << 20));
+        assert_eq!(size_in(0..=16, "0"), Ok(0));
         for wrong in [
             "",
             "K",
             "0",
             "-1",
             "1T",
+            "257M",
+            "20G",
             "1.5M",
+            "+1",
+            "4 K",
             "99999999999999999999",
             "99999999999999999G",
         ] {

@@ -131,7 +131,7 @@ fn broadcast(args: &Args, signals: &Signals) -> Result<ExitCode, Failure> {
             Err(RecvError::Missed { count }) => missed = missed.saturating_add(count),
             Err(RecvError::TimedOut) => out.flush()?,
             Err(RecvError::Closed | RecvError::PeerDied) => break,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::of(&args.name, error)),
         }
     }
     out.flush()?;

@@ -464,14 +464,16 @@ impl AutoReceiver {
             place.wait(&watch, deadline).map_err(failed("poll"))?;
         }
     }
-}
 
-impl Receiver for AutoReceiver {
-    fn recv_with(&mut self, into: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
+    /// The channel agreed on, once it is.
+    fn channel(
+        &mut self,
+        patience: Patience,
+        deadline: Deadline,
+    ) -> Result<&mut dyn Receiver, RecvError> {
         if self.place.is_none() {
             return Err(RecvError::Closed);
         }
-        let deadline = patience.deadline();
         if self.channel.is_none() {
             self.agree(patience, deadline)
                 .map_err(|failure| match failure {
@@ -479,10 +481,35 @@ impl Receiver for AutoReceiver {
                     Failure::Failed(op, source) => RecvError::Os { op, source },
                 })?;
         }
-        let Some((_, channel)) = &mut self.channel else {
-            return Err(RecvError::Closed);
-        };
+        match &mut self.channel {
+            Some((_, channel)) => Ok(&mut **channel),
+            None => Err(RecvError::Closed),
+        }
+    }
+}
+
+impl Receiver for AutoReceiver {
+    fn recv_with(&mut self, into: &mut Vec<u8>, patience: Patience) -> Result<(), RecvError> {
+        let deadline = patience.deadline();
+        let channel = self.channel(patience, deadline)?;
         channel.recv_with(into, rest(patience, deadline))
+    }
+
+    fn hold_with(
+        &mut self,
+        into: &mut Vec<u8>,
+        most: u64,
+        patience: Patience,
+    ) -> Result<(), RecvError> {
+        let deadline = patience.deadline();
+        let channel = self.channel(patience, deadline)?;
+        channel.hold_with(into, most, rest(patience, deadline))
+    }
+
+    fn release(&mut self) {
+        if let Some((_, channel)) = &mut self.channel {
+            channel.release();
+        }
     }
 
     fn close(&mut self) {

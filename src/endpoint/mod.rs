@@ -14,8 +14,8 @@
 //! | `auto:jobs` | the best that both ends can use | |
 //!
 //! Options follow a question mark: `mq:jobs?depth=10&message=4KiB`. Sizes are in bytes, or with a
-//! unit (KiB, MiB, GiB); a mode is octal. `%` escapes (`%3F`) stand for characters of a name that
-//! would mean something else.
+//! unit (`64K`, `1MiB`, `2GB`; a kilo is 1024); a mode is octal. `%` escapes (`%3F`) stand for characters
+//! of a name that would mean something else.
 //!
 //! ```
 //! use ringway::Endpoint;
@@ -443,15 +443,22 @@ fn parse(text: &str, unit: Unit) -> Option<u64> {
     match unit {
         Unit::Number => text.parse().ok(),
         Unit::Octal => u64::from_str_radix(text, 8).ok(),
-        Unit::Bytes => {
-            for (name, size) in UNITS {
-                if let Some(count) = text.strip_suffix(name) {
-                    return count.parse::<u64>().ok()?.checked_mul(size);
-                }
-            }
-            text.parse().ok()
-        }
+        Unit::Bytes => parse_bytes(text),
     }
+}
+
+/// Reads a number of bytes as people write it: `4096`, `64K`, `1MB`, `2GiB`; a kilo is 1024.
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 impl fmt::Display for Endpoint {
@@ -516,7 +523,7 @@ impl FromStr for Endpoint {
             let value = parse(value, unit).ok_or_else(|| {
                 let form = match unit {
                     Unit::Number => "a number",
-                    Unit::Bytes => "a number of bytes, or one with KiB, MiB or GiB",
+                    Unit::Bytes => "a number of bytes, such as 4096, 64K or 1MiB",
                     Unit::Octal => "an octal number, such as 0600",
                 };
                 bad(text, format!("{key} is {value:?}"), format!("write {form}"))

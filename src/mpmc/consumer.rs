@@ -22,6 +22,9 @@ use super::ring::Shared;
 /// Fruitless attempts after which a non-blocking call looks whether somebody dead is in the way.
 const LOOK_INTO_IT: u32 = 1024;
 
+/// Messages claimed together by [`Consumer::hold_into`]: who finds a dead one's looks at each of them.
+const MOST_HELD: u64 = 1024;
+
 /// Receives messages from an MPMC ring. Attached as a participant until dropped.
 ///
 /// A clone is a participant of its own. Where there is no record left for it, the clone attaches at
@@ -31,6 +34,8 @@ pub struct Consumer {
     /// Messages taken and not released: borrowed, or their guard was leaked. A [`Run`] in one word, which is written
     /// with every message; 0 for none.
     open: u64,
+    /// How many of those were handed out by [`Consumer::hold_into`].
+    held: u64,
     /// The alarm for messages of dead consumers that has been answered.
     alarm: u64,
     distance: Distance,
@@ -70,6 +75,7 @@ impl Consumer {
         Consumer {
             member: Ok(participant),
             open: 0,
+            held: 0,
             alarm: STALE,
             distance: Distance::new(),
             fruitless: 0,
@@ -438,22 +444,87 @@ impl Consumer {
     /// As [`Consumer::recv`].
     pub fn recv_into(&mut self, buffer: &mut Vec<u8>) -> Result<bool, RecvError> {
         let message = self.recv()?;
-        buffer.clear();
-        buffer.reserve(message.len);
-        let slots = message.consumer.participant().queue().slots;
-        // By address, not through a slice: a peer that breaks the protocol may be writing there.
-        // SAFETY: a slot holds `slot_size` bytes, which the length does not exceed (checked in
-        // `Consumer::message`), mapped as long as the consumer; `buffer` has room for them, is private memory, and
-        // they are there when its length says so.
-        unsafe {
-            copy_bytes(
-                slots.payload(message.taken.ticket()),
-                buffer.as_mut_ptr(),
-                message.len,
-            );
-            buffer.set_len(message.len);
-        }
+        let (ticket, len) = (message.taken.ticket(), message.len);
+        // SAFETY: the message is ours until dropped, and `Consumer::message` checked its length.
+        unsafe { message.consumer.copy_out(ticket, len, buffer) };
         Ok(message.redelivered())
+    }
+
+    /// Copies message `ticket` to `buffer`, in place of what is there.
+    ///
+    /// # Safety
+    /// The message is this consumer's; a slot holds `len` bytes.
+    unsafe fn copy_out(&self, ticket: u64, len: usize, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        buffer.reserve(len);
+        let slots = self.participant().queue().slots;
+        // By address, not through a slice: a peer that breaks the protocol may be writing there.
+        // SAFETY: the slot holds `len` bytes (caller), mapped as long as the consumer; `buffer` has room
+        // for them, is private memory, and they are there when its length says so.
+        unsafe {
+            copy_bytes(slots.payload(ticket), buffer.as_mut_ptr(), len);
+            buffer.set_len(len);
+        }
+    }
+
+    /// As [`Consumer::recv_into`], but the message is done with only by [`Consumer::release`], and left to
+    /// the other consumers by [`Consumer::give_up`]. Up to `most` are claimed together, and no more than
+    /// leaves the producers room; `Empty` also when all of those are held. Waits, if it has a deadline.
+    pub(crate) fn hold_into(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        most: u64,
+        wait: Option<Deadline>,
+    ) -> Result<(), RecvError> {
+        if self.held == Run::from_word(self.open).count {
+            if self.held > 0 {
+                return Err(RecvError::Empty);
+            }
+            self.ready()?;
+            let room = self.participant().queue().slots.capacity() / 4;
+            let most = most.min(room.min(MOST_HELD));
+            let alarmed = self.participant().queue().alarm() != self.alarm;
+            let adopted = alarmed && self.adopt().is_some();
+            if !adopted && !self.take_run(most)? && self.open == 0 {
+                match wait {
+                    Some(deadline) => self.wait_for_message(deadline)?,
+                    None => self.fruitless()?.ok_or(RecvError::Empty)?,
+                };
+            }
+        }
+        let run = Run::from_word(self.open);
+        let found = self.found(Taken(run.first.wrapping_add(self.held)));
+        self.held += 1;
+        if !found.fits {
+            return Err(too_long(self.participant(), found.taken.ticket()));
+        }
+        // SAFETY: the message is ours until released, and its length was checked just now.
+        unsafe { self.copy_out(found.taken.ticket(), found.len, buffer) };
+        Ok(())
+    }
+
+    /// What is held is done with.
+    pub(crate) fn release(&mut self) {
+        let run = Run::from_word(self.open);
+        let held = std::mem::take(&mut self.held);
+        if held == 0 || !self.participant().is_here() {
+            return;
+        }
+        self.open = Run { count: held, ..run }.word();
+        self.settle();
+        let left = Run {
+            first: run.first.wrapping_add(held),
+            count: run.count - held,
+        };
+        self.open = if left.count == 0 { 0 } else { left.word() };
+    }
+
+    /// Drops it. What it has claimed and not released, the other consumers get as from one that died:
+    /// when this process ends.
+    pub(crate) fn give_up(self) {
+        if self.open != 0 {
+            std::mem::forget(self);
+        }
     }
 
     /// Takes up to `max` messages that are there now, or none. Never blocks. They are handed out one
@@ -670,6 +741,7 @@ impl Clone for Consumer {
         Consumer {
             member,
             open: 0,
+            held: 0,
             alarm: STALE,
             distance: Distance::new(),
             fruitless: 0,

@@ -29,6 +29,7 @@ pub(crate) mod rtsignal;
 pub(crate) mod semaphore;
 pub(crate) mod shm;
 pub(crate) mod socket;
+pub(crate) mod stop;
 
 pub(crate) use libc::{
     EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EEXIST, EFBIG, EINVAL, ELOOP, EMFILE,

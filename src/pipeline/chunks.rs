@@ -66,7 +66,7 @@ struct Chunks {
 pub(super) fn run(job: Job) -> Result<End, Error> {
     let name = job.program.name.to_string_lossy().into_owned();
     let mut chunks = Chunks {
-        pending: Vec::with_capacity(job.block),
+        pending: Vec::new(),
         whole: 0,
         ended: false,
         next: 0,

@@ -808,6 +808,11 @@ impl<'a> Rx<'a> {
         self.position != self.acknowledged
     }
 
+    /// Bytes taken that are not acknowledged, headers and padding included.
+    pub(crate) fn open(&self) -> u64 {
+        self.open
+    }
+
     /// Undoes the last [`Rx::take`], with nothing else open: the message is still to be taken.
     pub(crate) fn put_back(&mut self) {
         self.position = self.acknowledged;

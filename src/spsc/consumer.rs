@@ -434,6 +434,44 @@ impl Consumer {
         outcome.map_err(|what| self.corrupt(Corrupt { what, position }))
     }
 
+    /// As [`Consumer::recv_into`], but acknowledged is the message only by [`Consumer::release`], and left
+    /// to the next consumer by [`Consumer::give_up`]. Waits, if it has a deadline. `Empty` also when so
+    /// much is held that the producer would have to wait for room.
+    pub(crate) fn hold_into(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        wait: Option<Deadline>,
+    ) -> Result<(), RecvError> {
+        if !self.side.here.is_here() {
+            return Err(RecvError::Forked);
+        }
+        if self.rx.open() > self.side.shared.geometry.capacity / 4 {
+            return Err(RecvError::Empty);
+        }
+        let record = match (self.take()?, wait) {
+            (Some(record), _) => record,
+            (None, Some(deadline)) if !self.rx.is_open() => self.wait(deadline)?,
+            (None, _) => return Err(self.empty()),
+        };
+        // SAFETY: `take` checked that the record lies in the data area.
+        unsafe { copy_to_vec(self.rx.data(), record.payload, record.len as usize, buffer) };
+        Ok(())
+    }
+
+    /// Acknowledges what is held.
+    pub(crate) fn release(&mut self) {
+        if self.side.here.is_here() && self.rx.is_open() {
+            self.acknowledge();
+        }
+    }
+
+    /// Leaves what is held to the next consumer.
+    pub(crate) fn give_up(&mut self) {
+        if self.side.here.is_here() && self.rx.is_open() {
+            self.rx.put_back();
+        }
+    }
+
     fn copy_out(&mut self, record: Record, buffer: &mut Vec<u8>) {
         // SAFETY: `take` checked that the record lies in the data area.
         unsafe { copy_to_vec(self.rx.data(), record.payload, record.len as usize, buffer) };

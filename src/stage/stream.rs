@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::os::{memory, process};
+use crate::os::{memory, process, stop};
 use crate::{RecvError, SendError};
 
 /// How messages lie on a stream.
@@ -211,7 +211,7 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let written = self.to.write_all(&self.buffer);
+        let written = self.write();
         self.buffer.clear();
         written.map_err(|source| match source.kind() {
             io::ErrorKind::BrokenPipe => SendError::Closed,
@@ -220,6 +220,22 @@ impl Writer {
                 source,
             },
         })
+    }
+}
+
+impl Writer {
+    /// As `write_all`, but a process that was told to stop does not wait for its reader for ever.
+    fn write(&self) -> io::Result<()> {
+        let mut rest = &self.buffer[..];
+        while !rest.is_empty() {
+            match (&self.to).write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && !stop::overdue() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

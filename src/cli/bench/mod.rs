@@ -67,7 +67,7 @@ pub(crate) struct Args {
     /// Only these mechanisms (the limits they are compared with are always measured).
     #[arg(long, short, value_enum, value_delimiter = ',')]
     mechanism: Vec<Mechanism>,
-    /// Only these message sizes: bytes, or with KiB or MiB [default: 0,8,64,1KiB,64KiB,1MiB; 8 for
+    /// Only these message sizes: bytes, such as 8 or 64K [default: 0,8,64,1KiB,64KiB,1MiB; 8 for
     /// the modes oneway and paced, and with --quick].
     #[arg(long, short, value_delimiter = ',', value_parser = parse_size)]
     size: Vec<usize>,
@@ -177,21 +177,8 @@ fn names<'a>(mechanisms: impl IntoIterator<Item = &'a Mechanism>) -> String {
     names.join(", ")
 }
 
-/// A message size: a number of bytes, with an optional B, K, KiB, M or MiB.
 fn parse_size(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..].trim() {
-        "" | "B" => 0,
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        unit => return Err(format!("`{unit}` is no unit; use none, KiB or MiB")),
-    };
-    let size = digits
-        .parse::<usize>()
-        .ok()
-        .and_then(|n| n.checked_mul(1 << shift))
-        .filter(|&size| size <= 16 << 20);
-    size.ok_or_else(|| "a size is a number of bytes from 0 to 16 MiB".into())
+    super::size::size_in(0..=16 << 20, text)
 }
 
 /// What was asked for, with everything that was not filled in.
