@@ -810,7 +810,7 @@ impl<'a> Rx<'a> {
 
     /// Bytes taken that are not acknowledged, headers and padding included.
     pub(crate) fn open(&self) -> u64 {
-        self.open
+        self.position - self.acknowledged
     }
 
     /// Undoes the last [`Rx::take`], with nothing else open: the message is still to be taken.
