@@ -36,7 +36,7 @@ fn bars(results: &Value, size: u64) -> Result<Vec<(String, f64)>, Box<dyn Error>
         // The limits have one size, whatever it is.
         let is_limit = LIMITS.contains(&name);
         let (Some(p50), true) = (
-            row["rtt_ns"]["p50"].as_f64(),
+            row["typical_ns"].as_f64().or(row["rtt_ns"]["p50"].as_f64()),
             is_limit || row["size"].as_u64() == Some(size),
         ) else {
             continue;
