@@ -1,5 +1,5 @@
-//! Lines of a log, shipped to a collector that may be killed and started again at any moment: each
-//! line is in its file once.
+//! Lines of a log, shipped to a collector. Both may be killed and started again at any moment: each line
+//! that was sent is in the file once.
 //!
 //! ```text
 //! cargo run --example log_shipping                              # a demonstration, with kills
@@ -8,13 +8,13 @@
 //! ```
 //!
 //! The ring delivers at least once: what the dead collector had taken and not let go of comes again. A
-//! number in front of each line makes that once: the collector finds the last one in its file when it
-//! starts, and passes over what it has.
+//! label in front of each line makes that once: when its shipper started, and a number. The collector finds
+//! the last one in its file when it starts, and passes over what it has.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringway::spsc::{self, Config};
 use ringway::{RecvError, SendError};
@@ -32,11 +32,13 @@ fn main() -> Result<()> {
     }
 }
 
-/// Numbers the lines of standard input and sends them.
+/// Labels the lines of standard input and sends them.
 fn ship(name: &str) -> Result<()> {
+    // Its lines are told by it from those of the shippers before.
+    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     let mut ring = spsc::create_or_attach(name, Config::default())?.producer()?;
     for (number, line) in std::io::stdin().lock().lines().enumerate() {
-        let line = format!("{number} {}", line?);
+        let line = format!("{start} {number} {}", line?);
         loop {
             match ring.send(line.as_bytes()) {
                 Ok(()) => break,
@@ -51,35 +53,41 @@ fn ship(name: &str) -> Result<()> {
 
 /// Appends lines to the file, each once, until the shipper has left.
 fn collect(name: &str, path: &str) -> Result<()> {
-    let mut last = last_number(path);
+    let mut last = last_label(path);
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     let mut ring = spsc::create_or_attach(name, Config::default())?.consumer()?;
     loop {
         let message = match ring.recv() {
             Ok(message) => message,
             Err(RecvError::Closed) => return Ok(()),
+            // The shipper was killed: the next one will go on.
+            Err(RecvError::PeerDied) => {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let line = std::str::from_utf8(&message)?;
-        let number = line
-            .split_once(' ')
-            .and_then(|(number, _)| number.parse::<u64>().ok());
-        if number > last {
+        let (start, number) = label(line).ok_or("a line without a label")?;
+        if !last.is_some_and(|(same, last)| same == start && number <= last) {
             // In one write: half a line is never in the file, wherever this process is killed.
             file.write_all(format!("{line}\n").as_bytes())?;
-            last = number;
+            last = Some((start, number));
         }
         // Dropping the message acknowledges it: not before it is in the file.
         drop(message);
     }
 }
 
-fn last_number(path: &str) -> Option<u64> {
-    let line = BufReader::new(File::open(path).ok()?)
-        .lines()
-        .map_while(|line| line.ok())
-        .last()?;
-    line.split_once(' ')?.0.parse().ok()
+/// When the shipper of a line started, and the number that it gave the line.
+fn label(line: &str) -> Option<(u128, u64)> {
+    let mut words = line.split(' ');
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+fn last_label(path: &str) -> Option<(u128, u64)> {
+    let lines = BufReader::new(File::open(path).ok()?).lines();
+    label(&lines.map_while(|line| line.ok()).last()?)
 }
 
 /// Ships 20,000 lines and kills the collector again and again meanwhile.
@@ -108,14 +116,9 @@ fn demonstrate() -> Result<()> {
     drop(lines);
     shipper.wait()?;
     collector.wait()?;
-    let numbers = BufReader::new(File::open(path)?).lines().map(|line| {
-        let line = line?;
-        let number = line
-            .split_once(' ')
-            .and_then(|(number, _)| number.parse().ok());
-        Ok::<Option<u64>, std::io::Error>(number)
-    });
-    let numbers: Vec<Option<u64>> = numbers.collect::<std::io::Result<_>>()?;
+    let lines = BufReader::new(File::open(path)?).lines();
+    let number = |line: std::io::Result<String>| Ok(label(&line?).map(|(_, number)| number));
+    let numbers: Vec<Option<u64>> = lines.map(number).collect::<std::io::Result<_>>()?;
     std::fs::remove_file(path)?;
     let once = numbers.iter().copied().eq((0..LINES).map(Some));
     println!("{LINES} lines, {kills} kills; each line once and in order: {once}");

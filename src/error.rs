@@ -1,12 +1,25 @@
 //! Errors: one for setting things up, one small enum for each operation on the data path.
 //!
 //! Every message of an [`Error`] names the thing it speaks of and, where there is one, the remedy. The
-//! errors of the data path do not carry a name: whoever has the handle knows it.
+//! errors of the data path do not carry a name: whoever has the handle knows it. `Debug` shows
+//! the same: a `main` that returns an error, and `unwrap`, print it by that.
 
 use std::io;
 
+/// What a `main` that fails prints is what `Debug` gives: so that is the message, too.
+macro_rules! debug_is_display {
+    ($error:ty) => {
+        impl core::fmt::Debug for $error {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                core::fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+pub(crate) use debug_is_display;
+
 /// Why creating, attaching to, or configuring something failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is nothing under that name.
@@ -159,6 +172,8 @@ pub enum Error {
     },
 }
 
+debug_is_display!(Error);
+
 /// What to do where there is none of that kind.
 fn remedy_for_none(what: &str) -> &'static str {
     match what {
@@ -194,7 +209,7 @@ impl Error {
 }
 
 /// Why a message was not sent.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// There is no room now (only from the non-blocking calls).
@@ -240,8 +255,10 @@ pub enum SendError {
     },
 }
 
+debug_is_display!(SendError);
+
 /// Why no message was received.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
     /// There is no message now (only from the non-blocking calls).
@@ -293,3 +310,5 @@ pub enum RecvError {
         source: io::Error,
     },
 }
+
+debug_is_display!(RecvError);

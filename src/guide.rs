@@ -1,5 +1,5 @@
 //! A guide: moving to Ringway from pipes, channels or another library; operating it; and what to do
-//! when something looks wrong. There is no code in this module.
+//! when something looks wrong. There is nothing to call in this module.
 //!
 //! # Moving from pipes
 //!
@@ -69,29 +69,31 @@
 //! ringway doctor            what this machine lacks, and the remedy
 //! ```
 //!
-//! All of them only look on: they take no role, hold no lock, and read a ring's file rather than map
-//! it. A program can do the same with [`observe`](crate::observe).
+//! The first five only look on: they take no role, hold no lock, write nothing, and read a ring's file rather
+//! than map it (`tap` maps a broadcast ring, without the permission to write). A program can do the same with
+//! [`observe`](crate::observe). `clean` holds the lock on presence while it takes a name away, so that it races
+//! with nobody who comes; `doctor` makes one of each mechanism, under a name of its own, and removes it again.
 //!
 //! # When something looks wrong
 //!
-//! **`attach` says that nothing of that name exists.** Either side may create: use `create_or_attach` in both.
+//! **"create it first, or use create_or_attach".** There is nothing of that name. Either side may create: use `create_or_attach` in both.
 //! In containers, `/dev/shm` is each container's own: share it (`--ipc=container:NAME`, or one
 //! volume on `/dev/shm`), or give the ring the path of a file on a tmpfs that both have mounted.
 //!
-//! **`create` says that it exists already.** Somebody is attached; `ringway list` shows who. A name whose
+//! **"of that name exists; attach to it".** Somebody is attached; `ringway list` shows who. A name whose
 //! owners are all dead does not stand in the way.
 //!
 //! **"no room" when creating.** `/dev/shm` is full or small; Docker gives 64 MiB (`--shm-size`).
 //! `ringway doctor` has the figures, `ringway clean` removes what the dead have left.
 //!
-//! **"is in use as producer by process N".** Roles are exclusive in an spsc ring. If that process should be
+//! **"it already has a producer (process 4711)".** Roles are exclusive in an spsc ring. If that process should be
 //! gone, look at it: stopped (SIGSTOP, a debugger) is not dead. If several are to send, take [`mpmc`](crate::mpmc).
 //!
 //! **A sender hangs.** The ring is full and its consumer lives, but does not take anything. `ringway top` shows
 //! it full, and whether the consumer is stopped; a message that is borrowed and never dropped
 //! also holds everything behind it. Use `send_timeout` where waiting is no option.
 //!
-//! **A receiver gets `PeerDied`, and then what?** Everything the dead one sent has been received. Call `recv`
+//! **"peer died: the sending process ended without detaching" (`PeerDied`), and then what?** Everything the dead one sent has been received. Call `recv`
 //! again to wait for its successor, or end.
 //!
 //! **A message arrives twice.** Its first receiver was killed while it had it; the second delivery says
@@ -106,14 +108,75 @@
 //! **One processor is always busy.** The ring was created with `Spin`, or something calls `try_recv` in a loop.
 //! `Adaptive`, the default, goes to sleep when nothing comes for a while.
 //!
-//! **`Mismatch` when attaching.** The ring carries another type, or another version of it, than this program
+//! **"it carries", something else than "this program speaks" (`TypeMismatch`).** The ring carries another type, or another version of it, than this program
 //! expects; the error prints both. Rebuild one side, or remove the name once nobody uses it: `ringway rm NAME`.
 //!
-//! **`Corrupt`.** Somebody wrote into the memory what no honest participant writes: another program with a bug,
+//! **"corrupt:" (`Corrupt`).** Somebody wrote into the memory what no honest participant writes: another program with a bug,
 //! or one that is not to be trusted. Nothing outside the ring was touched. Make the ring anew.
 //!
 //! **SIGBUS.** Somebody truncated the file of a named ring. Only who may write to it can; pass a
 //! ring without a name over a Unix socket instead, or see [`survive_truncation`](crate::survive_truncation).
 //!
-//! **A child cannot use the handle of its parent (`Forked`).** Roles belong to the process that took them. Let the child
+//! **"this handle belongs to the process that attached it" (`Forked`).** Roles belong to the process that took them. Let the child
 //! take its own from the `Ring`, which it may use.
+
+#[cfg(test)]
+mod tests {
+    use crate::{Error, RecvError};
+
+    #[test]
+    fn what_a_symptom_quotes_is_what_an_error_says() {
+        let name = String::new;
+        let said = [
+            Error::NotFound {
+                what: "ring",
+                name: name(),
+            }
+            .to_string(),
+            Error::AlreadyExists {
+                what: "ring",
+                name: name(),
+            }
+            .to_string(),
+            Error::NoRoom {
+                name: name(),
+                needed: name(),
+                why: name(),
+                remedy: name(),
+            }
+            .to_string(),
+            Error::RoleTaken {
+                name: name(),
+                role: "producer",
+                pid: 4711,
+            }
+            .to_string(),
+            Error::TypeMismatch {
+                name: name(),
+                found: name(),
+                expected: name(),
+            }
+            .to_string(),
+            RecvError::PeerDied.to_string(),
+            RecvError::Forked.to_string(),
+            RecvError::Corrupt {
+                what: "length",
+                offset: 0,
+            }
+            .to_string(),
+        ]
+        .join("\n");
+        let mut quoted = 0;
+        for line in include_str!("guide.rs").lines() {
+            let Some(heading) = line.strip_prefix("//! **") else {
+                continue;
+            };
+            let heading = heading.split("**").next().unwrap_or_default();
+            for phrase in heading.split('"').skip(1).step_by(2) {
+                assert!(said.contains(phrase), "no error says {phrase:?}");
+                quoted += 1;
+            }
+        }
+        assert_eq!(quoted, 9);
+    }
+}

@@ -121,7 +121,7 @@ pub mod broadcast;
 pub mod channel;
 pub mod control;
 pub mod endpoint;
-#[cfg(any(doc, doctest))]
+#[cfg(any(doc, doctest, test))]
 pub mod guide;
 pub mod mpmc;
 pub mod observe;

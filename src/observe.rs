@@ -15,7 +15,7 @@
 //!
 //! let observer = ringway::observe::Observer::open(&name)?;
 //! let seen = observer.snapshot()?;
-//! assert_eq!((seen.sent, seen.received, seen.waiting), (2, 1, 1));
+//! assert_eq!((seen.sent, seen.received, seen.waiting), (2, Some(1), Some(1)));
 //! assert!(seen.participants.iter().all(|participant| participant.is_alive()));
 //! # ring.unlink()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,6 +37,9 @@ use crate::ring::spsc::Control;
 use crate::wait::WaitStrategy;
 use crate::{broadcast, mpmc, os, spsc};
 
+/// So many bytes of records are counted at most, for one figure.
+const COUNTED: u64 = 1 << 20;
+
 /// How often a participant that changes under our eyes is looked at again.
 const TRIES: u32 = 16;
 
@@ -56,10 +59,13 @@ pub struct Observer {
 pub struct Snapshot {
     /// Messages sent since its creation.
     pub sent: u64,
-    /// Messages taken since its creation, redelivered ones again.
-    pub received: u64,
-    /// Messages sent and not taken yet.
-    pub waiting: u64,
+    /// Messages taken since its creation, redelivered ones again. `None` of a broadcast ring, whose
+    /// subscribers do not count.
+    pub received: Option<u64>,
+    /// Messages sent and not taken yet; of a broadcast ring by the one that is furthest behind of those
+    /// that hold the producer back. `None` where that cannot be told: in a lossy ring, in one of which
+    /// more would have to be read than is worth a figure (a mebibyte), or in one that moves too fast.
+    pub waiting: Option<u64>,
     /// What of its capacity is in use: bytes (spsc, broadcast) or slots (mpmc).
     pub used: u64,
     /// Its capacity, in the same unit.
@@ -68,7 +74,7 @@ pub struct Snapshot {
     /// what is lost at the end of the area (spsc, broadcast).
     pub sent_bytes: u64,
     /// The same of what was taken.
-    pub received_bytes: u64,
+    pub received_bytes: Option<u64>,
     /// Whether no more will be sent unless somebody attaches anew.
     pub closed: bool,
     /// Whether anybody is attached, in whatever role.
@@ -122,10 +128,10 @@ pub enum Presence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Messages that it sent or took.
-    pub messages: u64,
+    /// Messages that it sent or took. `None` of subscribers, which do not count them.
+    pub messages: Option<u64>,
     /// Bytes of them, as in [`Snapshot::sent_bytes`].
-    pub bytes: u64,
+    pub bytes: Option<u64>,
     /// Times it found the ring full, or empty, and had to wait.
     pub stalls: u64,
     /// Times it slept.
@@ -238,12 +244,12 @@ impl Observer {
         let records = self.records()?;
         let mut snapshot = Snapshot {
             sent: 0,
-            received: 0,
-            waiting: 0,
+            received: None,
+            waiting: None,
             used: 0,
             capacity: self.header.capacity,
             sent_bytes: 0,
-            received_bytes: 0,
+            received_bytes: None,
             closed: false,
             attached: self.is_attached(),
             participants: Vec::new(),
@@ -270,25 +276,24 @@ impl Observer {
         let received = control.consumer.position.load(Ordering::Relaxed) & !7;
         let sent = control.producer.position.load(Ordering::Relaxed) & !7;
         snapshot.sent_bytes = sent;
-        snapshot.received_bytes = received;
+        snapshot.received_bytes = Some(received);
         snapshot.sent = control.producer.messages.load(Ordering::Relaxed);
-        snapshot.received = control.consumer.messages.load(Ordering::Relaxed);
+        let taken = control.consumer.messages.load(Ordering::Relaxed);
+        snapshot.received = Some(taken);
         snapshot.used = sent.saturating_sub(received).min(self.header.capacity);
         // Of redelivered messages the consumer counts some twice; an empty ring holds none.
-        snapshot.waiting = if snapshot.used == 0 {
-            0
-        } else {
-            let count = snapshot.sent.saturating_sub(snapshot.received);
-            count.clamp(1, snapshot.used / 8)
-        };
+        snapshot.waiting = Some(match snapshot.used {
+            0 => 0,
+            used => snapshot.sent.saturating_sub(taken).clamp(1, used / 8),
+        });
         snapshot.closed = self.word(sent)? & crate::ring::spsc::CLOSED != 0;
         for participant in &mut snapshot.participants {
             let (messages, bytes) = match participant.index {
                 0 => (snapshot.sent, sent),
-                _ => (snapshot.received, received),
+                _ => (taken, received),
             };
-            participant.counters.messages = messages;
-            participant.counters.bytes = bytes;
+            participant.counters.messages = Some(messages);
+            participant.counters.bytes = Some(bytes);
         }
         Ok(())
     }
@@ -297,31 +302,26 @@ impl Observer {
         let control: Box<mpmc::Control> = self.copy(self.header.control())?;
         let seen = control.cursors.seen();
         snapshot.sent = seen.tail;
-        snapshot.received = seen.head;
+        snapshot.received = Some(seen.head);
         snapshot.closed = seen.closed;
-        snapshot.waiting = seen
-            .tail
-            .saturating_sub(seen.head)
-            .min(self.header.capacity);
-        snapshot.used = snapshot.waiting;
+        let waiting = seen.tail.saturating_sub(seen.head);
+        snapshot.used = waiting.min(self.header.capacity);
+        snapshot.waiting = Some(snapshot.used);
+        let mut taken = 0u64;
         for participant in &snapshot.participants {
             let total = match participant.role {
                 "producer" => &mut snapshot.sent_bytes,
-                _ => &mut snapshot.received_bytes,
+                _ => &mut taken,
             };
-            *total = total.wrapping_add(participant.counters.bytes);
+            *total = total.wrapping_add(participant.counters.bytes.unwrap_or(0));
         }
+        snapshot.received_bytes = Some(taken);
         Ok(())
     }
 
     fn look_at_broadcast(&self, snapshot: &mut Snapshot) -> Result<(), Error> {
-        let corrupt = |_| Error::Corrupt {
-            name: self.name.clone(),
-            what: "mark",
-            offset: self.header.control(),
-        };
         let control: Box<broadcast::Control> = self.copy(self.header.control())?;
-        let (_, oldest) = control.oldest.read().map_err(corrupt)?;
+        let (_, oldest) = control.oldest.read().map_err(|_| self.no_mark())?;
         let progress = &control.producer.progress;
         let sent = progress.position.load(Ordering::Relaxed) & !7;
         snapshot.sent = progress.messages.load(Ordering::Relaxed);
@@ -331,10 +331,12 @@ impl Observer {
         let mut behind = if awaited { oldest.position } else { u64::MAX };
         for participant in &mut snapshot.participants {
             if participant.index == 0 {
-                participant.counters.messages = snapshot.sent;
-                participant.counters.bytes = snapshot.sent_bytes;
+                participant.counters.messages = Some(snapshot.sent);
+                participant.counters.bytes = Some(sent);
                 continue;
             }
+            participant.counters.messages = None;
+            participant.counters.bytes = None;
             let at = broadcast::seat_at(&self.header, participant.index - 1);
             let seat: Box<broadcast::Seat> = self.copy(at)?;
             let position = seat.exact();
@@ -343,11 +345,86 @@ impl Observer {
             }
         }
         snapshot.used = sent.saturating_sub(behind).min(self.header.capacity);
-        snapshot.received = snapshot.sent;
-        snapshot.received_bytes = snapshot.sent_bytes;
-        // Of what is behind, whole messages are not counted; one at least.
-        snapshot.waiting = u64::from(snapshot.used > 0);
+        snapshot.waiting = match behind {
+            _ if broadcast::is_lossy(&self.header) => None,
+            // Nobody is behind.
+            u64::MAX => Some(0),
+            behind => self.records_until(&control, behind)?.map(|taken| {
+                // A record behind the tail takes a word at least.
+                let most = sent.saturating_sub(behind) / 8;
+                snapshot.sent.saturating_sub(taken).clamp(1, most.max(1))
+            }),
+        };
+        snapshot.closed = self.word(sent)? & crate::ring::record::CLOSED != 0;
         Ok(())
+    }
+
+    fn no_mark(&self) -> Error {
+        Error::Corrupt {
+            name: self.name.clone(),
+            what: "mark",
+            offset: self.header.control(),
+        }
+    }
+
+    /// How many records of a broadcast ring begin before `position`, where one does: counted from the
+    /// nearest place whose number is known.
+    fn records_until(
+        &self,
+        control: &broadcast::Control,
+        position: u64,
+    ) -> Result<Option<u64>, Error> {
+        let mark = |mark: &crate::ring::broadcast::Mark| mark.read().map_err(|_| self.no_mark());
+        let (_, oldest) = mark(&control.oldest)?;
+        let (_, recent) = mark(&control.producer.recent)?;
+        let near = [recent, oldest]
+            .into_iter()
+            .min_by_key(|spot| spot.position.abs_diff(position))
+            .unwrap_or(oldest);
+        let (from, to) = (near.position.min(position), near.position.max(position));
+        let Some(between) = self.count_records(from, to)? else {
+            return Ok(None);
+        };
+        // What is before the first record that is whole was overwritten meanwhile, and read as anything.
+        let now: Box<broadcast::Control> = self.copy(self.header.control())?;
+        Ok(if mark(&now.oldest)?.1.position > from {
+            None
+        } else if near.position <= position {
+            Some(near.sequence.saturating_add(between))
+        } else {
+            near.sequence.checked_sub(between)
+        })
+    }
+
+    /// The records between two positions at which records begin; `None` when it is too far, or the
+    /// headers do not lead there.
+    fn count_records(&self, from: u64, to: u64) -> Result<Option<u64>, Error> {
+        use crate::ring::record::{COMMITTED, PAD, record};
+        const CHUNK: u64 = 64 << 10;
+        if to - from > COUNTED.min(self.header.capacity) {
+            return Ok(None);
+        }
+        let (mut at, mut count) = (from, 0);
+        let (mut read_from, mut read) = (from, Vec::new());
+        while at < to {
+            // A chunk at a time, none of which wraps.
+            let rest: Option<&[u8]> = read.get((at - read_from) as usize..);
+            let Some(word) = rest.and_then(|rest| rest.first_chunk()) else {
+                let offset = at % self.header.capacity;
+                let len = CHUNK.min(self.header.capacity - offset).min(to - at);
+                read.resize(len as usize, 0);
+                self.read(self.header.data() + offset, &mut read)?;
+                read_from = at;
+                continue;
+            };
+            let word = u64::from_ne_bytes(*word);
+            if word & COMMITTED == 0 {
+                return Ok(None);
+            }
+            count += u64::from(word & PAD == 0);
+            at += record(word >> 32);
+        }
+        Ok((at == to).then_some(count))
     }
 
     /// The word of the data area at `position`.
@@ -363,7 +440,8 @@ impl Observer {
         os::inode::is_locked(self.file.as_fd(), layout::PRESENCE, 1).unwrap_or(true)
     }
 
-    /// How far both sides are, in positions (spsc) or tickets (mpmc), and the messages sent so far.
+    /// How far both sides are, in positions (spsc) or tickets (mpmc), and the messages sent so far; of a
+    /// broadcast ring, what is still there.
     #[cfg(feature = "cli")]
     pub(crate) fn cursors(&self) -> Result<(u64, u64, u64), Error> {
         match self.kind {
@@ -382,7 +460,18 @@ impl Observer {
                 let seen = control.cursors.seen();
                 Ok((seen.tail.max(seen.head), seen.head, seen.tail))
             }
-            Kind::Broadcast => Ok((0, 0, 0)),
+            Kind::Broadcast => {
+                let control: Box<broadcast::Control> = self.copy(self.header.control())?;
+                let (_, oldest) = control.oldest.read().map_err(|_| self.no_mark())?;
+                let progress = &control.producer.progress;
+                let sent = progress.position.load(Ordering::Relaxed) & !7;
+                let messages = progress.messages.load(Ordering::Relaxed);
+                Ok((
+                    sent.min(1 << 62).max(oldest.position),
+                    oldest.position,
+                    messages,
+                ))
+            }
         }
     }
 
@@ -464,8 +553,8 @@ impl Observer {
             same_namespace: get(&record.namespace) == os::life::pid_namespace(),
             start_time: get(&record.start_time),
             counters: Counters {
-                messages: get(&record.messages),
-                bytes: get(&record.bytes),
+                messages: Some(get(&record.messages)),
+                bytes: Some(get(&record.bytes)),
                 stalls: get(&record.stalls),
                 parks: get(&record.parks),
                 wakes: get(&record.wakes),

@@ -162,6 +162,28 @@ fn counters_and_participants_of_a_ring_are_seen_by_name_by_path_and_without_a_na
     assert!(list.contains(&nameless_path), "{list}");
     let refused = stderr(&ringway(&["rm", &nameless_path]));
     assert!(refused.contains("no name to remove"), "{refused}");
+    // Dead, it is not what could be cleaned.
+    let kept = std::os::fd::AsFd::as_fd(&nameless)
+        .try_clone_to_owned()
+        .unwrap();
+    let path = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        std::os::fd::AsRawFd::as_raw_fd(&kept)
+    );
+    drop(nameless);
+    let inspect = stdout(&ringway(&["inspect", "--json", &path]));
+    assert_eq!(field(&inspect, "state"), "\"dead\"");
+    for args in [&["clean", &path][..], &["clean", "--yes", &path]] {
+        assert_eq!(stdout(&ringway(args)), "nothing to clean\n");
+    }
+    // Whoever only looks on does not keep it among what there is.
+    let onlooker = std::fs::File::open(&path).unwrap();
+    let onlooker = std::os::fd::AsRawFd::as_raw_fd(&onlooker);
+    drop(kept);
+    let list = stdout(&ringway(&["list"]));
+    let path = format!("/proc/{}/fd/{onlooker}", std::process::id());
+    assert!(!list.contains(&path), "{list}");
 }
 
 #[test]
@@ -284,6 +306,10 @@ fn files_that_no_honest_program_wrote_are_shown_and_harm_nobody() {
     assert!(list.contains("unknown"), "{list}");
     let refused = stderr(&ringway(&["rm", &bad]));
     assert!(refused.contains("only 14 bytes"), "{refused}");
+    let remedy = format!("rm {}", file(&bad).display());
+    assert!(refused.contains(&remedy), "{refused}");
+    let doctor = stdout(&ringway(&["doctor", "--json"]));
+    assert!(doctor.contains("that cannot be told"), "{doctor}");
     std::fs::remove_file(file(&bad)).unwrap();
     ring.unlink().unwrap();
 }

@@ -199,6 +199,30 @@ fn a_tap_of_a_busy_ring_shows_nothing_torn_and_says_what_it_missed() {
     assert!(seen > 0 && seen <= sent, "{seen} of {sent}");
 }
 
+#[test]
+fn a_tap_of_a_quiet_ring_ends_when_nobody_reads_what_it_shows() {
+    let _dog = watchdog(120);
+    let name = name("tap-quiet");
+    let spsc = spsc::create(&name, spsc::Config::default()).unwrap();
+    let mut tx = spsc.producer().unwrap();
+    tx.send(b"one").unwrap();
+    let all = format!("{name}-all");
+    let broadcast = broadcast::create(&all, broadcast::Config::default()).unwrap();
+    let mut to_all = broadcast.producer().unwrap();
+    to_all.send(b"one").unwrap();
+    for name in [&name, &all] {
+        let mut tap = tool();
+        tap.args(["tap", "--waiting", name]).stdout(Stdio::piped());
+        let mut tap = Reaped(tap.spawn().unwrap());
+        let mut out = tap.0.stdout.take().unwrap();
+        out.read_exact(&mut [0; 10]).unwrap();
+        drop(out);
+        assert!(tap.0.wait().unwrap().success());
+    }
+    broadcast.unlink().unwrap();
+    spsc.unlink().unwrap();
+}
+
 /// What the terminal was sent until the tool ended.
 fn screen(mut terminal: std::fs::File, seen: impl Fn(&str) -> bool, then: impl FnOnce()) -> String {
     let mut text = Vec::new();
@@ -225,7 +249,7 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
     tx.send(b"waits").unwrap();
     const LEAVE: &str = "\x1b[?1049l";
     for (rows, columns) in [(24, 80), (45, 160)] {
-        for end in ["q", "\x03", "SIGTERM"] {
+        for end in ["q", "\x03", "SIGTERM", "SIGHUP"] {
             let args = ["top", "--every", "0.2", "--sort", "name", &name];
             let (mut top, terminal) = in_terminal(tool().args(args), rows, columns);
             let pid = nix::unistd::Pid::from_raw(top.0.id() as i32);
@@ -233,11 +257,9 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
             let shown = screen(
                 terminal,
                 |text| text.contains("consumer"),
-                || match end {
-                    "SIGTERM" => {
-                        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-                    }
-                    key => std::io::Write::write_all(&mut keys, key.as_bytes()).unwrap(),
+                || match end.parse::<nix::sys::signal::Signal>() {
+                    Ok(signal) => nix::sys::signal::kill(pid, signal).unwrap(),
+                    Err(_) => std::io::Write::write_all(&mut keys, end.as_bytes()).unwrap(),
                 },
             );
             assert!(top.0.wait().unwrap().success(), "{end:?}");
@@ -253,6 +275,52 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
     let out = ringway(&["top"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("needs a terminal"));
+}
+
+#[test]
+fn top_ends_when_its_terminal_goes_away() {
+    let _dog = watchdog(180);
+    for _ in 0..20 {
+        let args = ["top", "--every", "0.05", "no-ring-is-called-so"];
+        let (mut top, mut terminal) = in_terminal(tool().args(args), 24, 80);
+        terminal.read_exact(&mut [0; 64]).unwrap();
+        drop(terminal);
+        // By itself: neither a signal nor a panic ended it.
+        let status = top.0.wait().unwrap();
+        assert!(matches!(status.code(), Some(0 | 1)), "{status}");
+    }
+}
+
+#[test]
+fn top_lets_go_of_a_ring_without_a_name_when_nobody_else_has_it() {
+    let _dog = watchdog(180);
+    let ring = spsc::Ring::anonymous(spsc::Config::default()).unwrap();
+    let _roles = (ring.producer().unwrap(), ring.consumer().unwrap());
+    let prefix = format!("/proc/{}/", std::process::id());
+    let (mut top, terminal) = in_terminal(tool().args(["top", "--every", "0.05", &prefix]), 24, 80);
+    let mut keys = terminal.try_clone().unwrap();
+    let pid = top.0.id();
+    let looks = move || {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut links = files
+            .flatten()
+            .filter_map(|file| std::fs::read_link(file.path()).ok());
+        links.any(|link| link.to_string_lossy().starts_with("/memfd:ringway"))
+    };
+    let shown = screen(
+        terminal,
+        |text| text.contains("consumer"),
+        || {
+            assert!(looks());
+            drop((_roles, ring));
+            std::thread::spawn(move || {
+                until(|| !looks());
+                std::io::Write::write_all(&mut keys, b"q").unwrap();
+            });
+        },
+    );
+    assert!(top.0.wait().unwrap().success());
+    assert!(shown.contains("no rings yet"), "{shown}");
 }
 
 #[test]
@@ -317,46 +385,40 @@ fn completions_and_manual_pages_come_from_the_one_definition() {
 #[test]
 fn help_fits_a_screen_names_every_command_and_each_command_shows_examples() {
     let _dog = watchdog(120);
-    let help = stdout(&ringway(&["--help"]));
-    assert!(
-        help.lines().count() <= 24,
-        "{} lines:\n{help}",
-        help.lines().count()
-    );
-    assert!(
-        help.lines().all(|line| line.chars().count() <= 80),
-        "{help}"
-    );
-    let script = stdout(&ringway(&["completions", "fish"]));
-    let commands = [
-        "bench",
-        "clean",
-        "completions",
-        "ctl",
-        "doctor",
-        "gen",
-        "inspect",
-        "list",
-        "man",
-        "map",
-        "recv",
-        "rm",
-        "run",
-        "send",
-        "sink",
-        "stats",
-        "tap",
-        "top",
-    ];
-    for command in commands {
-        assert!(
-            script.contains(&format!("-a \"{command}\"")),
-            "{command} is no command"
+    let fits = |args: &[&str]| {
+        let out = tool().args(args).env("COLUMNS", "80").output().unwrap();
+        let help = stdout(&out);
+        // The last line of the screen is the prompt's.
+        let (lines, columns) = (
+            help.lines().count(),
+            help.lines().map(|line| line.chars().count()),
         );
+        assert!(lines <= 23, "{args:?}: {lines} lines:\n{help}");
+        assert!(columns.max() <= Some(80), "{args:?}:\n{help}");
+        help
+    };
+    let help = fits(&["--help"]);
+    let script = stdout(&ringway(&["completions", "fish"]));
+    let commands: Vec<&str> = script
+        .lines()
+        .filter(|line| line.contains("needs_command"))
+        .filter_map(|line| line.split_once("-a \"")?.1.split('"').next())
+        .collect();
+    assert!(commands.len() > 15 && commands.contains(&"tee"), "{script}");
+    for command in commands {
         let is_there = help.split_whitespace().any(|word| word == command);
         assert!(is_there, "no {command} in\n{help}");
-        let of_command = stdout(&ringway(&[command, "--help"]));
-        assert!(of_command.contains("Example"), "{command} shows no example");
+        for flag in ["-h", "--help"] {
+            let of_command = fits(&[command, flag]);
+            assert!(of_command.contains("Example"), "{command} shows no example");
+        }
+        let all = stdout(&ringway(&[command, "--help-all"]));
+        assert!(all.contains("Example"), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&ringway(&["completions", shell]));
+        let hidden = script.contains("adapter") || script.contains("bench-worker");
+        assert!(!hidden, "{shell} offers what is not for users");
     }
 }
 
@@ -368,28 +430,85 @@ fn a_broadcast_ring_is_seen_too() {
     let mut subscriber = ring.subscriber().unwrap();
     let mut producer = ring.producer().unwrap();
     producer.send(b"to all").unwrap();
-    let seen = ringway::observe::Observer::open(&name)
-        .unwrap()
-        .snapshot()
-        .unwrap();
-    assert_eq!(seen.sent, 1);
+    let look = || {
+        let observer = ringway::observe::Observer::open(&name);
+        observer.unwrap().snapshot().unwrap()
+    };
+    let seen = look();
+    assert_eq!((seen.sent, seen.waiting), (1, Some(1)));
     assert!(seen.used > 0, "one subscriber is behind: {seen:?}");
     assert_eq!(seen.participants.len(), 2);
     assert_eq!(&*subscriber.recv().unwrap(), b"to all");
+    assert_eq!(look().waiting, Some(0));
     let list = stdout(&ringway(&["list"]));
     assert!(
         list.lines()
             .any(|line| line.starts_with(&name) && line.contains("broadcast")),
         "{list}"
     );
-    let shown = stdout(&ringway(&[
-        "tap",
-        "--waiting",
-        "-n",
-        "1",
-        "--as",
-        "lines",
-        &name,
-    ]));
-    assert_eq!(shown, "to all\n");
+    // By its name, and as an endpoint.
+    for called in [
+        name.clone(),
+        format!("bcast:{name}"),
+        format!("bcast:{name}?lossy=0"),
+    ] {
+        let args = ["tap", "--waiting", "-n", "1", "--as", "lines", &called];
+        assert_eq!(stdout(&ringway(&args)), "to all\n", "{called}");
+        let inspect = stdout(&ringway(&["inspect", &called]));
+        assert!(inspect.contains(&name), "{inspect}");
+    }
+}
+
+/// Every figure of a broadcast ring is right, or is not shown.
+#[test]
+fn what_waits_in_a_broadcast_ring_is_counted_and_what_nobody_counts_is_not_shown() {
+    let _dog = watchdog(120);
+    let name = name("counted");
+    let config = || broadcast::Config::default().capacity(1 << 16);
+    let ring = broadcast::create(&name, config()).unwrap();
+    let mut subscriber = ring.subscriber().unwrap();
+    let mut producer = ring.producer().unwrap();
+    let snapshot = || {
+        let observer = ringway::observe::Observer::open(&name);
+        observer.unwrap().snapshot().unwrap()
+    };
+    // Round the end of the area more than once, and always some behind.
+    let (mut sent, mut taken) = (0, 0);
+    for round in 0..3000u64 {
+        producer.send(&vec![0; (round * 7 % 300) as usize]).unwrap();
+        sent += 1;
+        if sent - taken > 100 {
+            subscriber.recv().unwrap();
+            taken += 1;
+        }
+        if round % 50 == 0 {
+            let seen = snapshot();
+            assert_eq!((seen.sent, seen.waiting), (sent, Some(sent - taken)));
+        }
+    }
+    let seen = snapshot();
+    assert_eq!((seen.received, seen.received_bytes), (None, None));
+    let inspect = stdout(&ringway(&["inspect", &name]));
+    assert!(inspect.contains("100 messages waiting"), "{inspect}");
+    assert_eq!(inspect.matches("still there").count(), 8, "{inspect}");
+    assert!(!inspect.contains("received"), "{inspect}");
+    let text = stdout(&ringway(&["stats", "--prometheus", &name]));
+    let of_subscriber = |metric: &str| {
+        text.lines()
+            .any(|line| line.starts_with(metric) && line.contains("role=\"subscriber\""))
+    };
+    assert!(!of_subscriber("ringway_messages_total"), "{text}");
+    assert!(of_subscriber("ringway_stalls_total"), "{text}");
+    drop((producer, subscriber, ring));
+    // Nobody says what was taken from a lossy ring.
+    let lossy = config().policy(broadcast::Policy::Lossy);
+    let ring = broadcast::create(&name, lossy).unwrap();
+    let mut producer = ring.producer().unwrap();
+    producer.send(b"to whom it may concern").unwrap();
+    assert_eq!(snapshot().waiting, None);
+    let text = stdout(&ringway(&["stats", "--prometheus", &name]));
+    assert!(!text.contains("ringway_waiting_messages{"), "{text}");
+    assert!(!snapshot().closed);
+    drop(producer);
+    assert!(snapshot().closed);
 }

@@ -252,3 +252,69 @@ fn shipped_log_lines_are_in_the_file_once_though_the_collector_is_killed() {
     let expected = "20000 lines, 5 kills; each line once and in order: true\n";
     assert_eq!(out, expected);
 }
+
+#[test]
+fn log_lines_of_shippers_that_are_restarted_and_killed_are_in_the_file_once() {
+    let _dog = watchdog(120);
+    let program = example("log_shipping");
+    let name = format!("test-log-shipping-{}", std::process::id());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("app.log");
+    let start = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        let child = command.args(args).stdin(Stdio::piped()).spawn().unwrap();
+        Reaped(child)
+    };
+    let collector = || start(&["collect", &name, file.to_str().unwrap()]);
+    let ship = |lines: &[u8]| {
+        let mut shipper = start(&["ship", &name]);
+        let mut input = shipper.0.stdin.take().unwrap();
+        input.write_all(lines).unwrap();
+        (shipper, input)
+    };
+    let texts = || {
+        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        let texts = lines.lines().map(|line| line.split(' ').nth(2).unwrap());
+        texts.collect::<String>()
+    };
+    // One after the other, with a collector each.
+    for lines in [&b"a\nb\nc\n"[..], b"d\ne\nf\ng\n"] {
+        let mut collector = collector();
+        let (mut shipper, input) = ship(lines);
+        drop(input);
+        assert!(shipper.0.wait().unwrap().success());
+        assert!(collector.0.wait().unwrap().success());
+    }
+    assert_eq!(texts(), "abcdefg");
+    // One that is killed, and another that goes on, with one collector.
+    let mut collector = collector();
+    let (mut shipper, _input) = ship(b"h\ni\n");
+    common::until(|| texts() == "abcdefghi");
+    shipper.0.kill().unwrap();
+    shipper.0.wait().unwrap();
+    let (mut shipper, input) = ship(b"j\n");
+    drop(input);
+    assert!(shipper.0.wait().unwrap().success());
+    assert!(collector.0.wait().unwrap().success());
+    assert_eq!(texts(), "abcdefghij");
+    common::assert_no_file_left(&name);
+}
+
+/// What a new user sees who runs the README's second program twice.
+#[test]
+fn an_error_that_ends_main_is_printed_with_its_remedy() {
+    let _dog = watchdog(120);
+    let name = format!("test-two-programs-{}-taken", std::process::id());
+    let ring = ringway::spsc::create(&name, Default::default()).unwrap();
+    let _consumer = ring.consumer().unwrap();
+    let mut second = Command::new(example("two_programs"));
+    let out = second.args(["recv", &name]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    let process = std::process::id();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        said.contains(&format!("it already has a consumer (process {process});")),
+        "{said}"
+    );
+    ring.unlink().unwrap();
+}

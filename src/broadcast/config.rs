@@ -240,10 +240,15 @@ pub(crate) fn seat_at(header: &Header, index: u32) -> u64 {
     header.control() + (size_of::<Control>() + index as usize * size_of::<Seat>()) as u64
 }
 
+/// Whether nobody holds the producer back.
+pub(crate) fn is_lossy(header: &Header) -> bool {
+    header.flags & LOSSY != 0
+}
+
 /// Whether subscribers that are expected have not come yet, and what was sent waits for them.
 pub(crate) fn awaits(header: &Header, control: &Control) -> bool {
     let expected = u64::from(header.flags >> EXPECTED) & SUBSCRIBERS_MAX;
-    header.flags & LOSSY == 0
+    !is_lossy(header)
         && control.joined.load(crate::primitive::Ordering::Relaxed) < expected
         && control.sent() > 0
 }

@@ -69,7 +69,7 @@ pub mod typed;
 pub use crate::ring::broadcast::Start;
 pub(crate) use crate::ring::broadcast::{Control, Seat};
 pub use config::{Config, Policy};
-pub(crate) use config::{awaits, check_header, seat_at};
+pub(crate) use config::{awaits, check_header, is_lossy, seat_at};
 pub use producer::{BatchError, Producer, Reservation};
 pub use ring::{Ring, attach, create, create_or_attach};
 pub use subscriber::{Iter, Message, Subscriber, View};

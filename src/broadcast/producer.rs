@@ -53,7 +53,7 @@ struct Dead {
 }
 
 /// Why a batch was not sent whole.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("after {sent} messages of the batch: {error}")]
 pub struct BatchError {
     /// How many of its messages were sent.
@@ -62,6 +62,8 @@ pub struct BatchError {
     #[source]
     pub error: SendError,
 }
+
+crate::error::debug_is_display!(BatchError);
 
 impl Dead {
     /// Clears the seats of those who hold a message of `len` bytes back and are dead; whether there

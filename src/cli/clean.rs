@@ -44,7 +44,8 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let (mut removed, mut bytes, mut kept) = (0, 0, 0);
     for thing in inventory::find(&[], &Openers::find()) {
         let is_meant = |pattern: &String| matches(pattern, &thing.name);
-        if !args.names.is_empty() && !args.names.iter().any(is_meant) {
+        let meant = args.names.is_empty() || args.names.iter().any(is_meant);
+        if !meant || !thing.has_name() {
             continue;
         }
         let name = format!("{} ({})", show::safe(&thing.name), thing.kind.word());

@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
-use super::{Cli, Failure};
+use super::{Failure, visible};
 
 /// Print completions for a shell
 #[derive(clap::Args)]
@@ -21,7 +19,7 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "ringway", &mut script);
+    clap_complete::generate(args.shell, &mut visible(), "ringway", &mut script);
     std::io::Write::write_all(&mut std::io::stdout(), &script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! What a subcommand fails with: one clear line on standard error.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// A failure of a subcommand: a line for the user and an exit status.
@@ -35,7 +36,8 @@ impl Failure {
     /// Prints the line and gives the exit status. A closed pipe is quiet.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            eprintln!("ringway: {}", self.message);
+            // Where nobody reads it, the status says enough.
+            let _ = writeln!(std::io::stderr(), "ringway: {}", self.message);
         }
         ExitCode::from(self.status)
     }

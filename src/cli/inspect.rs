@@ -97,12 +97,16 @@ impl Head {
 #[derive(Serialize)]
 struct Totals {
     sent: u64,
-    received: u64,
-    waiting: u64,
+    /// What cannot be told is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u64>,
     used: u64,
     capacity: u64,
     sent_bytes: u64,
-    received_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_bytes: Option<u64>,
     closed: bool,
 }
 
@@ -202,13 +206,10 @@ fn print(out: &mut impl Write, observer: &Observer, report: &Report) -> std::io:
     } else {
         show::bytes(totals.used as f64)
     };
-    line(
-        "fill",
-        format!(
-            "{percent}: {} waiting, {used}",
-            show::messages(totals.waiting)
-        ),
-    )?;
+    let waiting = totals.waiting.map_or_else(String::new, |waiting| {
+        format!("{} waiting, ", show::messages(waiting))
+    });
+    line("fill", format!("{percent}: {waiting}{used}"))?;
     let traffic = |messages: u64, bytes: u64| {
         format!(
             "{}, {}",
@@ -217,7 +218,9 @@ fn print(out: &mut impl Write, observer: &Observer, report: &Report) -> std::io:
         )
     };
     line("sent", traffic(totals.sent, totals.sent_bytes))?;
-    line("received", traffic(totals.received, totals.received_bytes))?;
+    if let (Some(received), Some(bytes)) = (totals.received, totals.received_bytes) {
+        line("received", traffic(received, bytes))?;
+    }
     participants(out, thing, width)?;
     if !report.messages.is_empty() {
         writeln!(out)?;
@@ -249,7 +252,7 @@ fn participants(out: &mut impl Write, thing: &Thing, width: usize) -> std::io::R
             who.pid.to_string(),
             who.state.into(),
             who.age.map(show::age).unwrap_or_default(),
-            count(counters.messages),
+            counters.messages.map_or("-".into(), count),
             count(counters.stalls),
             count(counters.parks),
             count(counters.wakes),

@@ -60,10 +60,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
             .for_each(|line| table.note(line));
     }
     table.print(&mut out, width)?;
-    let dead = things
-        .iter()
-        .filter(|thing| thing.state == State::Dead)
-        .count();
+    let dead = inventory::names(&things, State::Dead).len();
     if dead > 0 {
         let names = if dead == 1 { "name" } else { "names" };
         writeln!(out, "{dead} dead {names}: see `ringway clean`")?;

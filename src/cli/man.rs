@@ -4,9 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
-use super::{Cli, Failure};
+use super::{Failure, command};
 
 /// Write manual pages
 #[derive(clap::Args)]
@@ -26,11 +24,11 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
             let failed =
                 |error: std::io::Error| Failure::new(format!("{}: {error}", directory.display()));
             std::fs::create_dir_all(&directory).map_err(failed)?;
-            clap_mangen::generate_to(Cli::command(), &directory).map_err(failed)?;
+            clap_mangen::generate_to(command(), &directory).map_err(failed)?;
         }
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            clap_mangen::Man::new(command()).render(&mut page)?;
             std::io::stdout().write_all(&page)?;
         }
     }

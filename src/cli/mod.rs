@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
 
 mod adapter;
 mod bench;
@@ -56,9 +56,8 @@ Usage: ringway COMMAND [ARGUMENTS]      ringway COMMAND --help shows examples
   bench        compare every mechanism on this machine
   completions  for bash, zsh, fish, elvish, powershell      man  manual pages
 
-  ringway run 'seq 1 1000000' 'grep 7' 'wc -l'
-  journalctl -f | ringway send ring:log       ringway recv ring:log
-  ringway bench --quick
+  ringway run 'seq 1 1000000' 'grep 7' 'wc -l'  ringway bench --quick
+  journalctl -f | ringway send ring:log         ringway recv ring:log
 
 {options}";
 
@@ -104,10 +103,45 @@ enum Command {
     Top(top::Args),
 }
 
+/// The definition of the tool. What `--help` says of a command fits a screen: the first paragraph of each
+/// text, and three examples. All the rest is in `--help-all` and in the manual.
+fn command() -> clap::Command {
+    let help = |name, action| Arg::new(name).long(name).action(action);
+    Cli::command().mut_subcommands(|command| {
+        let examples = command.get_after_help().map(|text| text.to_string());
+        let examples = examples.unwrap_or_default();
+        let few: Vec<&str> = examples.lines().take(4).collect();
+        let brief = help("help", ArgAction::HelpShort).short('h');
+        command
+            .after_help(few.join("\n"))
+            .after_long_help(&examples)
+            .disable_help_flag(true)
+            .arg(brief.help("Print this (--help-all: all there is to say)"))
+            .arg(
+                help("help-all", ArgAction::HelpLong)
+                    .hide_short_help(true)
+                    .help("Print all of it"),
+            )
+    })
+}
+
+/// The same, of what users are meant to see.
+fn visible() -> clap::Command {
+    let all = command();
+    let commands = all
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    clap::Command::new("ringway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(all.get_arguments().cloned())
+        .subcommands(commands.cloned())
+}
+
 /// Runs the tool on the arguments of the process. Exit status 0 is success, 1 a failure, 2 bad
 /// arguments (clap's own), as ripgrep and grep have it.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches());
+    let cli = cli.unwrap_or_else(|error| error.exit());
     // A ring may be truncated by whoever may write to it; without a handler that is fatal, as before.
     let _ = crate::survive_truncation();
     let result: Result<ExitCode, Failure> = match cli.command {

@@ -25,7 +25,7 @@ const CHUNK: u64 = 256 << 10;
 /// A message or a slot, for people and for JSON.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Slot {
-    /// Position of its header (spsc) or its ticket (mpmc).
+    /// Position of its header (spsc, broadcast) or its ticket (mpmc).
     pub(super) position: u64,
     /// What becomes of it: "waiting", "being written", "being read", ...
     pub(super) state: &'static str,
@@ -72,7 +72,7 @@ pub(super) fn preview(bytes: &[u8]) -> String {
 /// Up to `count` messages or slots around the cursors of a ring, oldest first.
 pub(super) fn around(observer: &Observer, count: usize) -> Result<Vec<Slot>, Error> {
     match observer.ring_kind() {
-        Kind::Spsc => {
+        Kind::Spsc | Kind::Broadcast => {
             let cursors = Cursors::of(observer)?;
             let mut follower = Follower::at(observer, cursors.taken);
             let mut found = Vec::new();
@@ -95,7 +95,6 @@ pub(super) fn around(observer: &Observer, count: usize) -> Result<Vec<Slot>, Err
             Ok(found)
         }
         Kind::Mpmc => slots(observer, count as u64),
-        Kind::Broadcast => Ok(Vec::new()),
     }
 }
 
@@ -184,7 +183,7 @@ impl Slots {
     }
 }
 
-/// How far both sides are: positions (spsc) or tickets (mpmc).
+/// How far both sides are: positions (spsc, and of a broadcast ring what is still there) or tickets (mpmc).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursors {
     pub(super) sent: u64,
@@ -239,9 +238,8 @@ impl<'a> Follower<'a> {
     /// Hands the messages that are there to `give`, a chunk of them at most. Returns how many.
     pub(super) fn poll(&mut self, give: impl FnMut(Passing<'_>)) -> Result<u64, Error> {
         match self.observer.ring_kind() {
-            Kind::Spsc => self.poll_records(give),
+            Kind::Spsc | Kind::Broadcast => self.poll_records(give),
             Kind::Mpmc => self.poll_slots(give),
-            Kind::Broadcast => Ok(0),
         }
     }
 
@@ -257,10 +255,13 @@ impl<'a> Follower<'a> {
 
     /// Whether what begins at `position` and was read before the cursors were cannot have been
     /// overwritten: the producer does not write over what is not acknowledged; and what is, it comes to
-    /// last of all. (Half of the ring is as long as one message can be.)
+    /// last of all. (Half of the ring is as long as one message can be.) Of a broadcast ring the producer
+    /// says what it is going to overwrite.
     fn is_whole(&self, position: u64, cursors: Cursors) -> bool {
         position >= cursors.taken
-            || position.saturating_add(self.capacity / 2) >= cursors.sent.saturating_add(2 * LINE)
+            || self.observer.ring_kind() == Kind::Spsc
+                && position.saturating_add(self.capacity / 2)
+                    >= cursors.sent.saturating_add(2 * LINE)
     }
 
     fn poll_records(&mut self, mut give: impl FnMut(Passing<'_>)) -> Result<u64, Error> {
@@ -333,6 +334,7 @@ impl<'a> Follower<'a> {
                 give(Passing {
                     position,
                     state: match (position < after.taken, word & (MORE | REST) != 0) {
+                        (false, _) if self.observer.ring_kind() == Kind::Broadcast => "still there",
                         (false, false) => "waiting",
                         (false, true) => "waiting, a part",
                         (true, _) => "taken",

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::Failure;
 use super::inventory::{self, Outcome, Thing};
 use super::show;
+use crate::Error;
 
 /// Remove rings and other things by name, unless they are in use
 ///
@@ -34,7 +35,15 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
 
 fn remove(name: &str) -> Result<(), Failure> {
     let thing = inventory::named(name)?;
-    match inventory::remove(&thing, true)? {
+    let outcome = inventory::remove(&thing, true).map_err(|error| match error {
+        // Whether it is used cannot be told, so that is for a person to say.
+        Error::NotOurs { .. } | Error::Corrupt { .. } => Failure::new(format!(
+            "{error}; if it is of no use to anybody: rm {}",
+            show::safe(&thing.path)
+        )),
+        error => error.into(),
+    });
+    match outcome? {
         Outcome::Removed => {}
         Outcome::InUse | Outcome::Undelivered => return Err(Failure::new(in_use(&thing))),
     }
@@ -62,7 +71,7 @@ fn in_use(thing: &Thing) -> String {
         })
         .collect();
     let name = show::safe(&thing.name);
-    if thing.path.starts_with("/proc") {
+    if !thing.has_name() {
         return format!(
             "{name} has no name to remove: it goes with the processes that have it open"
         );

@@ -24,7 +24,7 @@ use crate::pipeline::{Aware, Pipeline, Running, Stage};
 #[command(after_help = "\
 Examples:
   ringway run 'seq 1 2000000' 'grep 7' 'wc -l'
-  ringway run 'ringway gen --count 10000000 --size 64' 'ringway map' 'ringway sink'
+  ringway run 'ringway gen --count 10000000' 'ringway map' 'ringway sink'
   ringway run 'seq 1 1000000' -j4 --restart 'grep 7' 'sort -n'
   ringway run 'seq 100' --tee 'gzip > all.gz' 'grep 7'
   ringway run --via mq 'ringway gen --count 100000' 'ringway sink'")]
@@ -61,22 +61,22 @@ struct Options {
     ///
     /// For plain programs. Several workers that speak messages take each as it comes, so this is refused
     /// with them: number the messages, or have the workers take lines with `plain:COMMAND`.
-    #[arg(short, long)]
+    #[arg(short, long, hide_short_help = true)]
     keep_order: bool,
 
     /// Keep plain workers of -j running until the input ends, instead of one run a chunk
     ///
     /// For programs that take long to start. This cannot promise more than the shell does: what a
     /// worker that dies had read is lost, and the pipeline fails.
-    #[arg(long, conflicts_with_all = ["restart", "keep_order"])]
+    #[arg(long, conflicts_with_all = ["restart", "keep_order"], hide_short_help = true)]
     persistent: bool,
 
     /// The size of a chunk for -j, such as 256K or 1M
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = super::size)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = super::size, hide_short_help = true)]
     block: usize,
 
     /// The longest message that rings between stages are made for, such as 4K or 1M
-    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = super::size)]
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = super::size, hide_short_help = true)]
     longest_message: usize,
 
     /// Join the stages by this mechanism: ring, mpmc, pipe, fifo, unix, mq, sem, signal or auto
@@ -96,7 +96,7 @@ struct Options {
     name: Option<String>,
 
     /// Print nothing about stages that fail or are replaced
-    #[arg(short, long)]
+    #[arg(short, long, hide_short_help = true)]
     quiet: bool,
 }
 

@@ -84,8 +84,10 @@ fn table(rings: &[Looked]) -> show::Table {
             table.row(vec![
                 thing.name.clone(),
                 role.into(),
-                count(total.messages),
-                show::bytes(total.bytes as f64),
+                total.messages.map_or("-".into(), count),
+                total
+                    .bytes
+                    .map_or("-".into(), |bytes| show::bytes(bytes as f64)),
                 count(total.stalls),
                 count(total.parks),
                 count(total.wakes),
@@ -106,14 +108,20 @@ fn roles(snapshot: &Snapshot) -> Vec<&'static str> {
     roles
 }
 
-/// The counters of all in a role, added up; a dead one that nobody succeeded is a death.
+/// The counters of all in a role, added up; a dead one that nobody succeeded is a death. What one of
+/// them does not count is not known of all.
 fn sum(snapshot: &Snapshot, role: &str) -> Count {
-    let mut total = Count::from(crate::observe::Counters::default());
+    let mut total = Count::from(crate::observe::Counters {
+        messages: Some(0),
+        bytes: Some(0),
+        ..Default::default()
+    });
+    let plus = |total: Option<u64>, more: Option<u64>| Some(total?.wrapping_add(more?));
     for who in snapshot.participants.iter().filter(|who| who.role == role) {
         let counters = &who.counters;
+        total.messages = plus(total.messages, counters.messages);
+        total.bytes = plus(total.bytes, counters.bytes);
         for (total, more) in [
-            (&mut total.messages, counters.messages),
-            (&mut total.bytes, counters.bytes),
             (&mut total.stalls, counters.stalls),
             (&mut total.parks, counters.parks),
             (&mut total.wakes, counters.wakes),
@@ -153,8 +161,9 @@ const fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric { name, help, kind }
 }
 
-type OfRing = (Metric, fn(&Looked) -> f64);
-type OfRole = (Metric, fn(&Count) -> u64);
+/// What is not known is left out.
+type OfRing = (Metric, fn(&Looked) -> Option<f64>);
+type OfRole = (Metric, fn(&Count) -> Option<u64>);
 
 /// What each ring has one of.
 const OF_RINGS: [OfRing; 7] = [
@@ -163,39 +172,39 @@ const OF_RINGS: [OfRing; 7] = [
             "ringway_waiting_messages",
             "Messages sent and not taken yet.",
         ),
-        |ring| ring.snapshot.waiting as f64,
+        |ring| ring.snapshot.waiting.map(|waiting| waiting as f64),
     ),
     (
         gauge(
             "ringway_fill_ratio",
             "Share of the capacity in use, 0 to 1.",
         ),
-        |ring| ring.snapshot.used as f64 / ring.snapshot.capacity.max(1) as f64,
+        |ring| Some(ring.snapshot.used as f64 / ring.snapshot.capacity.max(1) as f64),
     ),
     (
         gauge(
             "ringway_capacity",
             "Capacity: bytes (spsc, broadcast) or slots (mpmc).",
         ),
-        |ring| ring.snapshot.capacity as f64,
+        |ring| Some(ring.snapshot.capacity as f64),
     ),
     (
         gauge("ringway_memory_bytes", "Memory of the ring, all told."),
-        |ring| ring.observer.memory() as f64,
+        |ring| Some(ring.observer.memory() as f64),
     ),
     (
         gauge("ringway_attached", "Whether anybody is attached."),
-        |ring| ring.snapshot.attached.into(),
+        |ring| Some(ring.snapshot.attached.into()),
     ),
     (gauge("ringway_closed", "Whether it was closed."), |ring| {
-        ring.snapshot.closed.into()
+        Some(ring.snapshot.closed.into())
     }),
     (
         gauge(
             "ringway_created_timestamp_seconds",
             "When it was created, in seconds since 1970.",
         ),
-        |ring| ring.observer.header().created as f64 / 1e9,
+        |ring| Some(ring.observer.header().created as f64 / 1e9),
     ),
 ];
 
@@ -220,36 +229,36 @@ const OF_ROLES: [OfRole; 8] = [
             "ringway_stalls_total",
             "Times that the ring was found full (producer) or empty.",
         ),
-        |c| c.stalls,
+        |c| Some(c.stalls),
     ),
     (
         counter("ringway_parks_total", "Times that somebody slept."),
-        |c| c.parks,
+        |c| Some(c.parks),
     ),
     (
         counter("ringway_wakes_total", "Times that somebody woke a peer."),
-        |c| c.wakes,
+        |c| Some(c.wakes),
     ),
     (
         counter(
             "ringway_repairs_total",
             "Claims of the dead that were undone.",
         ),
-        |c| c.repairs,
+        |c| Some(c.repairs),
     ),
     (
         counter(
             "ringway_redelivered_total",
             "Messages that a dead consumer may have seen, too.",
         ),
-        |c| c.redelivered,
+        |c| Some(c.redelivered),
     ),
     (
         counter(
             "ringway_deaths_total",
             "Participants that died without leaving.",
         ),
-        |c| c.deaths,
+        |c| Some(c.deaths),
     ),
 ];
 
@@ -269,29 +278,32 @@ fn exposition(rings: &[Looked]) -> String {
         format!("ring=\"{name}\",kind=\"{kind}\"")
     };
     for (about, value) in &OF_RINGS {
-        let values = rings.iter().map(|ring| (labels(ring), value(ring)));
+        let values = rings
+            .iter()
+            .filter_map(|ring| Some((labels(ring), value(ring)?)));
         metric(about, values.collect());
     }
     let alive = gauge("ringway_participants", "Participants that live.");
-    let each_role = |value: &dyn Fn(&Looked, &str) -> f64| {
+    let each_role = |value: &dyn Fn(&Looked, &str) -> Option<f64>| {
         let of_ring = |ring| {
             let of_role = move |role| {
                 let labels = format!("{},role=\"{role}\"", labels(ring));
-                (labels, value(ring, role))
+                Some((labels, value(ring, role)?))
             };
-            roles(&ring.snapshot).into_iter().map(of_role)
+            roles(&ring.snapshot).into_iter().filter_map(of_role)
         };
         rings.iter().flat_map(of_ring).collect::<Vec<_>>()
     };
     let count = |ring: &Looked, role: &str| {
         let all = ring.snapshot.participants.iter();
-        all.filter(|who| who.role == role && who.is_alive()).count() as f64
+        let alive = all.filter(|who| who.role == role && who.is_alive()).count();
+        Some(alive as f64)
     };
     metric(&alive, each_role(&count));
     for (about, value) in &OF_ROLES {
         metric(
             about,
-            each_role(&|ring, role| value(&sum(&ring.snapshot, role)) as f64),
+            each_role(&|ring, role| value(&sum(&ring.snapshot, role)).map(|value| value as f64)),
         );
     }
     text

@@ -1,6 +1,7 @@
 //! `ringway tap`: watches messages pass, without taking them.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use super::show;
 use crate::broadcast::{self, Start};
 use crate::error::RecvError;
 use crate::observe::Observer;
-use crate::os::process::{SIGINT, SIGTERM, Signals};
+use crate::os::process::{SIGINT, SIGTERM, Signals, is_unread};
 use crate::stage::Format;
 
 /// Watch the messages of a ring pass, without taking them or holding anybody up
 ///
 /// Messages are copied as they pass; a ring that is faster than the reader goes on without it, and
 /// how many were missed is said in the end. Shown is only what cannot have been overwritten while it
-/// was copied. Ends with the ring, or by Ctrl-C.
+/// was copied. Ends with the ring, with whoever reads the output, or by Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -52,7 +53,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let (thing, observer) = inspect::ring(&args.name)?;
     let signals = Signals::take(&[SIGINT, SIGTERM])?;
     if thing.kind == Kind::Broadcast {
-        return broadcast(&args, &signals);
+        return broadcast(&args, &thing.name, &signals);
     }
     let first = steady(&observer)?;
     let start = if args.waiting {
@@ -82,7 +83,9 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         if quiet == 20 && !observer.is_attached() {
             deserted += 1;
         }
-        std::thread::sleep(PAUSE / 20 * quiet);
+        if is_unread(std::io::stdout().as_fd(), PAUSE / 20 * quiet) {
+            break;
+        }
     }
     result?;
     out.flush()?;
@@ -90,7 +93,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         .messages
         .saturating_sub(first.messages);
     let before = if args.waiting {
-        observer.snapshot()?.waiting
+        observer.snapshot()?.waiting.unwrap_or(0)
     } else {
         0
     };
@@ -105,13 +108,13 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// Of a broadcast ring one that only looks on is told itself what it missed.
-fn broadcast(args: &Args, signals: &Signals) -> Result<ExitCode, Failure> {
+fn broadcast(args: &Args, name: &str, signals: &Signals) -> Result<ExitCode, Failure> {
     let start = if args.waiting {
         Start::Oldest
     } else {
         Start::Next
     };
-    let ring = broadcast::Ring::observe(&args.name)?;
+    let ring = broadcast::Ring::observe(name)?;
     let mut from = ring.observer(start)?;
     let mut out = std::io::stdout().lock();
     let (mut seen, mut missed) = (0, 0u64);
@@ -129,7 +132,12 @@ fn broadcast(args: &Args, signals: &Signals) -> Result<ExitCode, Failure> {
                 write(&mut out, args.format, width, &passing)?;
             }
             Err(RecvError::Missed { count }) => missed = missed.saturating_add(count),
-            Err(RecvError::TimedOut) => out.flush()?,
+            Err(RecvError::TimedOut) => {
+                out.flush()?;
+                if is_unread(std::io::stdout().as_fd(), Duration::ZERO) {
+                    break;
+                }
+            }
             Err(RecvError::Closed | RecvError::PeerDied) => break,
             Err(error) => return Err(Failure::of(&args.name, error)),
         }

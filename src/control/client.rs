@@ -18,7 +18,7 @@ pub struct Client {
 }
 
 /// Why a command was not answered, or was refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The server says no.
@@ -42,6 +42,8 @@ pub enum RequestError {
         source: std::io::Error,
     },
 }
+
+crate::error::debug_is_display!(RequestError);
 
 impl Client {
     /// Connects to the server of `pipeline`, whichever it listens on.

@@ -15,7 +15,7 @@ use super::{check, retry};
 
 pub(crate) use libc::{SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, SIGTERM};
 #[cfg(feature = "cli")]
-pub(crate) use libc::{SIGHUP, SIGINT, SIGUSR1};
+pub(crate) use libc::{SIGHUP, SIGINT, SIGUSR1, SIGWINCH};
 
 /// What to start, and what it is given.
 pub(crate) struct Spawn<'a> {
@@ -379,6 +379,20 @@ pub(crate) fn poll(
         Err(error) => return Err(error),
     }
     Ok(polled.iter().map(|polled| polled.revents != 0).collect())
+}
+
+/// Waits for `timeout`, or until nobody has the other end of what is written to `fd` open any more; whether
+/// that is so.
+#[cfg(feature = "cli")]
+pub(crate) fn is_unread(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let mut polled = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    let timeout = timeout.as_millis().min(1000) as libc::c_int;
+    // SAFETY: one entry, which is writable.
+    unsafe { libc::poll(&mut polled, 1, timeout) > 0 }
 }
 
 /// Signals of this process, read from a descriptor instead of interrupting it.

@@ -46,7 +46,7 @@ pub struct Producer {
 }
 
 /// Why a batch was not sent whole.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("after {sent} messages of the batch: {error}")]
 pub struct BatchError {
     /// How many of its messages were sent.
@@ -55,6 +55,8 @@ pub struct BatchError {
     #[source]
     pub error: SendError,
 }
+
+crate::error::debug_is_display!(BatchError);
 
 impl Producer {
     pub(super) fn new(side: Side, manner: Manner) -> Result<Producer, Corrupt> {

@@ -64,57 +64,66 @@ const KEPT_UP: f64 = 0.8;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Only these mechanisms (the limits they are compared with are always measured).
-    #[arg(long, short, value_enum, value_delimiter = ',')]
+    /// Only these mechanisms.
+    ///
+    /// The limits they are compared with are always measured.
+    #[arg(long, short, value_enum, value_delimiter = ',', value_name = "NAME")]
     mechanism: Vec<Mechanism>,
-    /// Only these message sizes: bytes, such as 8 or 64K [default: 0,8,64,1KiB,64KiB,1MiB; 8 for
-    /// the modes oneway and paced, and with --quick].
+    /// Only these message sizes: bytes, such as 8 or 64K.
+    ///
+    /// [default: 0,8,64,1KiB,64KiB,1MiB; 8 for the modes oneway and paced, and with --quick].
     #[arg(long, short, value_delimiter = ',', value_parser = parse_size)]
     size: Vec<usize>,
-    /// Only these modes [default: all; with --rate: paced; with --quick: rtt,throughput].
+    /// Only these modes.
+    ///
+    /// [default: all; with --rate: paced; with --quick: rtt,throughput].
     #[arg(long, value_enum, value_delimiter = ',')]
     mode: Vec<Mode>,
     /// Only these ways to wait, for mechanisms that have a choice [default: all].
-    #[arg(long, short, value_enum, value_delimiter = ',')]
+    #[arg(long, short, value_enum, value_delimiter = ',', hide_short_help = true)]
     wait: Vec<Wait>,
     /// How many interleaved rounds [default: 5; with --quick: 3]. Rows that are unsettled after them
     /// get up to as many again, except with --quick or --bare.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     rounds: Option<u32>,
     /// How long each repetition measures, in milliseconds, up to an hour [default: 100; with --quick:
     /// 20].
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000), hide_short_help = true)]
     duration: Option<u64>,
     /// Measure this many messages in each repetition, however long they take (--duration then says
     /// how long to warm up).
-    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000), hide_short_help = true)]
     count: Option<u64>,
     /// The two CPUs to use, or one for both [default: the first two allowed].
-    #[arg(long, value_delimiter = ',', num_args = 1..=2)]
+    #[arg(long, value_delimiter = ',', num_args = 1..=2, hide_short_help = true)]
     cpus: Vec<usize>,
     /// Messages a second for the paced mode: latency from when each message was due, whether or
     /// not it could be sent then, so that a stall counts for all that it delayed [default: 1,000 to
     /// 30,000,000, up to the first that a mechanism cannot keep].
-    #[arg(long, value_name = "MESSAGES_PER_SECOND", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MESSAGES_PER_SECOND", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     rate: Vec<u64>,
     /// A first look in under 30 seconds: 8 bytes, short repetitions.
     #[arg(long)]
     quick: bool,
     /// Only the mechanisms named: no limits, no count of system calls, no more rounds than asked.
-    #[arg(long, requires = "mechanism")]
+    #[arg(long, requires = "mechanism", hide_short_help = true)]
     bare: bool,
-    /// Also write the results as JSON, on one line; `-` for standard output instead of the table.
+    /// Also write the results as JSON.
+    ///
+    /// On one line; `-` for standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Also write the results as CSV; `-` for standard output instead of the table.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     csv: Option<PathBuf>,
-    /// Also write a report with charts, one HTML file that needs nothing else.
+    /// Also write a report with charts.
+    ///
+    /// One HTML file that needs nothing else.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Measure nothing: compare the results of two runs, as --json wrote them. Exit status 1 if a row
     /// that was settled in both differs by more than 15 %, or if no row was.
-    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true)]
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true, hide_short_help = true)]
     compare: Vec<PathBuf>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::super::inventory::{self, Openers, State};
+use super::super::inventory::{self, Openers, State, Thing};
 use super::super::show;
 use super::{Finding, Verdict};
 use crate::channel::{fifo, mqueue, semaphore, socket};
@@ -401,16 +401,80 @@ fn automatic() -> Finding {
 }
 
 fn left_over() -> Finding {
-    let things = inventory::find(&[], &Openers::find());
-    let count = |state| things.iter().filter(|thing| thing.state == state).count();
-    let (dead, live) = (count(State::Dead), count(State::Live));
-    if dead > 0 {
-        return finding(
-            "left behind",
-            Verdict::Hint,
-            format!("{dead} names of the dead, {live} in use"),
-        )
-        .remedy("ringway clean shows them, ringway clean --yes removes them");
+    left(&inventory::find(&[], &Openers::find()))
+}
+
+fn left(things: &[Thing]) -> Finding {
+    let count = |state| inventory::names(things, state).len();
+    let live = things.iter().filter(|thing| thing.state == State::Live);
+    let kinds = [
+        (
+            State::Dead,
+            "names of the dead",
+            "ringway clean shows the dead, ringway clean --yes removes them",
+        ),
+        (
+            State::Undelivered,
+            "in which messages wait for nobody",
+            "receive what waits, or ringway clean --undelivered --yes",
+        ),
+        (
+            State::Unknown,
+            "that cannot be told",
+            "ringway list says why it cannot, ringway rm NAME what to do",
+        ),
+    ];
+    let left = kinds.iter().filter(|(state, ..)| count(*state) > 0);
+    let found: Vec<_> = left
+        .clone()
+        .map(|(state, what, _)| format!("{} {what}", count(*state)))
+        .chain([format!("{} in use", live.count())])
+        .collect();
+    let remedies: Vec<_> = left.map(|(.., remedy)| *remedy).collect();
+    if remedies.is_empty() {
+        return good("left behind", format!("nothing; {}", found[0]));
     }
-    good("left behind", format!("nothing; {live} in use"))
+    finding("left behind", Verdict::Hint, found.join(", ")).remedy(remedies.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::inventory::Kind;
+
+    #[test]
+    fn what_is_left_is_told_with_its_remedy_and_what_has_no_name_is_not_left() {
+        let thing = |path: &str, state| Thing {
+            kind: Kind::Spsc,
+            name: path.into(),
+            path: path.into(),
+            owner: String::new(),
+            bytes: 0,
+            fill: None,
+            state,
+            why: None,
+            age: 0,
+            participants: Vec::new(),
+            id: (0, 0),
+        };
+        let nameless = thing("/proc/1/fd/4", State::Dead);
+        let live = thing("/dev/shm/ringway.live", State::Live);
+        let mut things = vec![nameless, live];
+        let seen = left(&things);
+        assert_eq!(
+            (seen.verdict, &*seen.found),
+            (Verdict::Good, "nothing; 1 in use")
+        );
+        for (state, what, remedy) in [
+            (State::Dead, "1 names of the dead", "clean --yes"),
+            (State::Undelivered, "1 in which messages", "--undelivered"),
+            (State::Unknown, "1 that cannot be told", "ringway rm"),
+        ] {
+            things.push(thing("/dev/shm/ringway.left", state));
+            let seen = left(&things);
+            assert_eq!(seen.verdict, Verdict::Hint);
+            assert!(seen.found.contains(what), "{seen:?}");
+            assert!(seen.remedy.is_some_and(|said| said.contains(remedy)));
+        }
+    }
 }

@@ -152,8 +152,11 @@ pub(crate) struct Attendee {
 /// A ring's counters, in JSON.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Count {
-    pub(crate) messages: u64,
-    pub(crate) bytes: u64,
+    /// Nothing of those who do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) messages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
     pub(crate) stalls: u64,
     pub(crate) parks: u64,
     pub(crate) wakes: u64,
@@ -235,11 +238,18 @@ pub(crate) fn find(directories: &[PathBuf], openers: &Openers) -> Vec<Thing> {
     things
 }
 
+/// Those in this state that have a name which stays: only those can be left behind.
+pub(crate) fn names(things: &[Thing], state: State) -> Vec<&Thing> {
+    let is_meant = |thing: &&Thing| thing.state == state && thing.has_name();
+    things.iter().filter(is_meant).collect()
+}
+
 /// The thing that the tool calls `name`: as [`find`] shows it, or a path.
 pub(crate) fn named(name: &str) -> Result<Thing, Failure> {
-    let plain = ["ring:", "mpmc:", "broadcast:"]
+    // As an endpoint names it, or as the table does.
+    let plain = ["ring:", "mpmc:", "bcast:", "broadcast:"]
         .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))
+        .find_map(|prefix| name.strip_prefix(prefix)?.split('?').next())
         .unwrap_or(name);
     let path = plain.split_once(':').map_or(plain, |(_, path)| path);
     let directory = path
@@ -377,6 +387,11 @@ impl Kind {
 }
 
 impl Thing {
+    /// Whether it has a name, which outlives those who use it. What has none vanishes with them.
+    pub(crate) fn has_name(&self) -> bool {
+        !self.path.starts_with("/proc/")
+    }
+
     /// Looks at the ring that it is.
     fn see(&mut self, observer: &Observer) {
         self.bytes = observer.memory();
@@ -386,7 +401,7 @@ impl Thing {
             Ok(snapshot) => {
                 self.state = state_of(&snapshot);
                 self.fill = Some(Fill {
-                    messages: Some(snapshot.waiting),
+                    messages: snapshot.waiting,
                     used: snapshot.used,
                     capacity: snapshot.capacity,
                 });

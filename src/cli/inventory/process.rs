@@ -128,8 +128,14 @@ impl Openers {
             writes: flags & 3 != 0,
         };
         let all = self.by_file.entry((meta.dev(), meta.ino())).or_default();
-        if is_memory && all.is_empty() && link.starts_with("/memfd:ringway ") {
-            self.memory.push(opened.clone());
+        if link.starts_with("/memfd:ringway ") {
+            // Whoever only looks on, this process too, may not write, and is no sign that a ring is used.
+            if !opened.writes {
+                return;
+            }
+            if all.is_empty() {
+                self.memory.push(opened.clone());
+            }
         }
         all.push(opened);
     }

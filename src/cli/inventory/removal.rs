@@ -32,8 +32,7 @@ pub(crate) fn remove(thing: &Thing, undelivered: bool) -> Result<Outcome, Error>
     let path = Path::new(&thing.path);
     let fail = |op| move |error| Error::os(op, &thing.name, error);
     match thing.kind {
-        // It vanishes with those who have it open.
-        _ if path.starts_with("/proc") => Ok(Outcome::InUse),
+        _ if !thing.has_name() => Ok(Outcome::InUse),
         Kind::Spsc | Kind::Mpmc | Kind::Broadcast | Kind::Ring => ring(thing, path, undelivered),
         Kind::Semaphores => {
             let name = thing.name.strip_prefix("sem:").unwrap_or(&thing.name);

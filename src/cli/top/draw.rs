@@ -20,7 +20,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
         .rings
         .get(model.chosen)
         .map_or(0, |ring| ring.participants.len());
-    let below = (participants as u16 + 2).clamp(3, frame.area().height / 3);
+    let below = (participants as u16 + 2).min(frame.area().height / 3);
     let [head, table, chosen, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(3),
@@ -127,47 +127,90 @@ fn right(text: String, style: Style) -> Cell<'static> {
     Cell::from(Line::from(Span::styled(text, style)).right_aligned())
 }
 
+/// A column of the table of rings.
+struct Column {
+    title: &'static str,
+    width: u16,
+    left: bool,
+    sort: Option<Sort>,
+    /// It is left out on a terminal with fewer columns than this.
+    from: u16,
+}
+
+const fn column(title: &'static str, width: u16, sort: Option<Sort>, from: u16) -> Column {
+    Column {
+        title,
+        width,
+        left: matches!(title.as_bytes(), b"NAME" | b"KIND" | b"FILL" | b"TREND"),
+        sort,
+        from,
+    }
+}
+
+/// The shortest name that is worth a line, and the width of the column if there is no more room.
+const NAME: u16 = 8;
+
+/// In the order they are shown. Each leaves when there is no room for it, whole: half of a figure is
+/// another figure. (How often somebody slept is below, too.)
+const COLUMNS: [Column; 10] = [
+    column("NAME", NAME, Some(Sort::Name), 30),
+    column("KIND", 5, None, 50),
+    column("MSG/S", 6, Some(Sort::Rate), 30),
+    column("BYTES/S", 9, None, 60),
+    column("FILL", 10, Some(Sort::Fill), 36),
+    column("WAIT", 6, Some(Sort::Wait), 44),
+    column("STALL/S", 8, Some(Sort::Stalls), 70),
+    column("PARK/S", 6, None, 100),
+    column("DIED", 5, Some(Sort::Deaths), 30),
+    column("TREND", 0, None, 76),
+];
+
+/// The columns that fit, and what they take beside the name, with the gaps.
+fn columns(width: u16) -> (Vec<&'static Column>, u16) {
+    let fit: Vec<&Column> = COLUMNS
+        .iter()
+        .filter(|column| width >= column.from)
+        .collect();
+    let taken = fit.iter().map(|column| column.width + 1).sum::<u16>();
+    (fit, taken.saturating_sub(NAME + 1))
+}
+
 fn rings(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
     if model.rings.is_empty() {
         let text = "no rings yet; try: ringway run 'ringway gen' 'ringway sink'";
         frame.render_widget(Paragraph::new(Span::styled(text, DIM)), area);
         return;
     }
-    // How often somebody slept is below, too: where there is little room it is left out here.
-    let narrow = area.width < 100;
-    let parks_width = if narrow { 0 } else { 6 };
-    // kind, messages, bytes, fill, wait, stalls, parks, deaths and the gaps; the rest is for the name
-    // and the trend.
-    let fixed: u16 = 5 + 6 + 9 + 10 + 6 + 8 + parks_width + 5 + 9;
-    let room = area.width.saturating_sub(fixed);
+    let (columns, taken) = columns(area.width);
+    if columns.is_empty() {
+        frame.render_widget(Paragraph::new(Span::styled("too narrow", DIM)), area);
+        return;
+    }
+    let room = area.width.saturating_sub(taken);
     let longest = model
         .rings
         .iter()
         .map(|ring| ring.name.chars().count())
         .max();
-    let name = (longest.unwrap_or(0) as u16).clamp(8, (room * 2 / 3).clamp(10, 40));
-    let trend = room.saturating_sub(name);
-    let marked = |title: &str, sort: Sort| {
-        if model.sort == sort {
-            format!("{title}▾")
+    let longest = longest.unwrap_or(0).min(40) as u16;
+    let name = longest.clamp(NAME, (room * 2 / 3).clamp(NAME, 40));
+    // What is left over, but for the gap.
+    let trend = room.saturating_sub(name + 1);
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let title = |column: &Column| {
+        let marked = if column.sort == Some(model.sort) {
+            "▾"
         } else {
-            title.to_owned()
+            ""
+        };
+        let text = format!("{}{marked}", column.title);
+        if column.left {
+            Cell::from(text)
+        } else {
+            right(text, bold)
         }
     };
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    let head = Row::new(vec![
-        Cell::from(marked("NAME", Sort::Name)),
-        Cell::from("KIND"),
-        right(marked("MSG/S", Sort::Rate), bold),
-        right("BYTES/S".into(), bold),
-        Cell::from(marked("FILL", Sort::Fill)),
-        right(marked("WAIT", Sort::Wait), bold),
-        right(marked("STALL/S", Sort::Stalls), bold),
-        right("PARK/S".into(), bold),
-        right(marked("DIED", Sort::Deaths), bold),
-        Cell::from("TREND"),
-    ])
-    .style(bold);
+    let head = Row::new(columns.iter().map(|column| title(column))).style(bold);
     let rows = model.rings.iter().map(|ring| {
         let Rates {
             messages,
@@ -190,27 +233,26 @@ fn rings(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
             fill if fill > 0.5 => DOUBTFUL,
             _ => GOOD,
         };
-        Row::new(vec![
-            Cell::from(Span::styled(name_in(&ring.name, name.into()), of_name)),
-            Cell::from(show::cut(ring.kind.word(), 5)),
-            right(rate(messages), plain),
-            right(
-                if bytes < 1.0 {
-                    "-".into()
-                } else {
-                    show::bytes(bytes.round())
-                },
-                plain,
-            ),
-            Cell::from(Span::styled(bar(fill), of_fill)),
-            right(waiting(wait), plain),
-            right(rate(stalls), plain),
-            right(rate(parks), plain),
-            right(deaths.to_string(), if deaths > 0 { BAD } else { DIM }),
-            Cell::from(Span::styled(sparkline(ring, trend.into()), GOOD)),
-        ])
+        let cell = |column: &&Column| match column.title {
+            "NAME" => Cell::from(Span::styled(name_in(&ring.name, name.into()), of_name)),
+            "KIND" => Cell::from(show::cut(ring.kind.word(), 5)),
+            "MSG/S" => right(rate(messages), plain),
+            "BYTES/S" if bytes < 1.0 => right("-".into(), plain),
+            "BYTES/S" => right(show::bytes(bytes.round()), plain),
+            "FILL" => Cell::from(Span::styled(bar(fill), of_fill)),
+            "WAIT" => right(waiting(wait), plain),
+            "STALL/S" => right(rate(stalls), plain),
+            "PARK/S" => right(rate(parks), plain),
+            "DIED" => right(deaths.to_string(), if deaths > 0 { BAD } else { DIM }),
+            _ => Cell::from(Span::styled(sparkline(ring, trend.into()), GOOD)),
+        };
+        Row::new(columns.iter().map(cell))
     });
-    let widths = [name, 5, 6, 9, 10, 6, 8, parks_width, 5, trend].map(Constraint::Length);
+    let widths = columns.iter().map(|column| match column.title {
+        "NAME" => Constraint::Length(name),
+        "TREND" => Constraint::Length(trend),
+        _ => Constraint::Length(column.width),
+    });
     let table = Table::new(rows, widths)
         .header(head)
         .column_spacing(1)
@@ -224,10 +266,12 @@ fn details(ring: &Ring, area: Rect) -> Vec<Line<'static>> {
     let now = &ring.now;
     let closed = if now.closed { ", closed" } else { "" };
     let name = show::cut(&show::safe(&ring.name), 40);
+    let waiting = now.waiting.map_or_else(String::new, |waiting| {
+        format!(", {} waiting", show::messages(waiting))
+    });
     let title = format!(
-        "{name}: {}{closed}, {} waiting, {} sent in all",
+        "{name}: {}{closed}{waiting}, {} sent in all",
         ring.state.word(),
-        show::messages(now.waiting),
         show::count(now.sent as f64)
     );
     let bold = Style::new().add_modifier(Modifier::BOLD);
@@ -260,4 +304,67 @@ fn details(ring: &Ring, area: Rect) -> Vec<Line<'static>> {
         lines.push(Line::styled(format!("  and {more} more"), DIM));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+
+    fn shown(model: &mut Model, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, model)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn a_screen_of_any_size_is_drawn_and_shows_figures_whole_or_not_at_all() {
+        let name = format!("top-draw-{}", std::process::id());
+        let ring = crate::spsc::create(&name, Default::default()).unwrap();
+        let (_tx, _rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        let mut model = Model::new(Some(name), Sort::Rate);
+        model.tick();
+        assert_eq!(model.rings.len(), 1);
+        for height in 1..=12 {
+            for width in [1, 5, 29, 30, 40, 79, 80, 200] {
+                shown(&mut model, width, height);
+            }
+        }
+        model.rings[0].rates = Rates {
+            messages: 123_400_000.0,
+            bytes: 139.4 * 1024.0,
+            stalls: 1234.0,
+            parks: 1234.0,
+            fill: 1.0,
+            wait: Some(1500.0),
+            deaths: 1234,
+            ..Rates::default()
+        };
+        for width in 30..=120 {
+            let text = shown(&mut model, width, 24);
+            let row = text.lines().nth(2).unwrap();
+            let head = text.lines().nth(1).unwrap();
+            for (title, figure) in [
+                ("MSG/S▾", "123M"),
+                ("BYTES/S", "139 KiB"),
+                ("FILL", "█████ 100%"),
+                ("WAIT", "1.5µs"),
+                ("STALL/S", "1.2k"),
+                ("DIED", "1234"),
+            ] {
+                assert_eq!(
+                    head.contains(title),
+                    row.contains(figure),
+                    "{width}:\n{text}"
+                );
+            }
+            assert!(
+                row.contains("123M") && row.contains("1234"),
+                "{width}:\n{text}"
+            );
+        }
+        assert!(shown(&mut model, 29, 24).contains("too narrow"));
+    }
 }

@@ -1,17 +1,19 @@
 //! `ringway top`: all rings, live.
 
 use std::io::IsTerminal;
+use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-
 use super::Failure;
-use crate::os::process::{SIGHUP, SIGINT, SIGTERM, Signals};
+use crate::os::process::{SIGHUP, SIGINT, SIGTERM, SIGWINCH, Signals, poll};
 
 mod draw;
+mod keys;
 mod model;
 
+use keys::{Key, Keyboard};
 use model::{Model, Sort};
 
 /// Watch all rings live: rates, fill, stalls, waiting times, deaths
@@ -45,12 +47,14 @@ pub(crate) struct Args {
 /// How often the rings are looked at between two screens, for the average fill.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Puts the terminal back as it was, however this ends. (A panic does it, too: ratatui's hook.)
-struct Screen(ratatui::DefaultTerminal);
+/// Puts the terminal back as it was, however this ends. (A panic does it, too: ratatui's hook.) The
+/// terminal's own drop complains, and panics where nobody is left to complain to.
+struct Screen(ManuallyDrop<ratatui::DefaultTerminal>);
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        let _ = self.0.show_cursor();
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -65,42 +69,39 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         .filter(|every| *every >= LOOK)
         .ok_or_else(|| Failure::new(format!("--every {}: at least 0.05 seconds", args.every)))?;
     // Taken from the descriptor, so that the terminal is put back before this process ends.
-    let signals = Signals::take(&[SIGINT, SIGTERM, SIGHUP])?;
-    let mut screen = Screen(ratatui::try_init()?);
+    // Taken from the descriptor, so that the terminal is put back before this process ends.
+    let signals = Signals::take(&[SIGINT, SIGTERM, SIGHUP, SIGWINCH])?;
+    let mut keyboard = Keyboard::open()?;
+    let mut screen = Screen(ManuallyDrop::new(ratatui::try_init()?));
     let mut model = Model::new(args.prefix, args.sort);
-    let mut left = args.screens.unwrap_or(u64::MAX);
-    // A signal is taken once, and this loop and the one in it end by it.
-    let mut ended = false;
-    let mut is_told = || {
-        ended |= signals.next().is_some();
-        ended
-    };
-    while left > 0 && !is_told() {
+    for _ in 0..args.screens.unwrap_or(u64::MAX) {
         let next = Instant::now() + every;
         model.tick();
         screen.0.draw(|frame| draw::draw(frame, &mut model))?;
-        left -= 1;
-        while !is_told() {
-            let now = Instant::now();
-            let Some(rest) = next
-                .checked_duration_since(now)
-                .filter(|rest| !rest.is_zero())
-            else {
+        loop {
+            let rest = next.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
                 break;
-            };
-            if event::poll(rest.min(LOOK))? {
-                match event::read()? {
-                    Event::Key(key) if key.kind != KeyEventKind::Release => {
-                        if !press(&mut model, key) {
-                            return Ok(ExitCode::SUCCESS);
-                        }
-                        screen.0.draw(|frame| draw::draw(frame, &mut model))?;
-                    }
-                    Event::Resize(..) => {
-                        screen.0.draw(|frame| draw::draw(frame, &mut model))?;
-                    }
-                    _ => {}
+            }
+            let awaited = [Some(signals.as_fd()), Some(keyboard.as_fd())];
+            let ready = poll(&awaited, Some(rest.min(LOOK)))?;
+            let mut changed = false;
+            while let Some(signal) = signals.next() {
+                if signal != SIGWINCH {
+                    return Ok(ExitCode::SUCCESS);
                 }
+                changed = true;
+            }
+            if ready[1] {
+                // Without a terminal there is nobody to show anything to.
+                let keys = keyboard.read();
+                if !keys.is_some_and(|keys| keys.into_iter().all(|key| press(&mut model, key))) {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                changed = true;
+            }
+            if changed {
+                screen.0.draw(|frame| draw::draw(frame, &mut model))?;
             }
             model.look();
         }
@@ -109,24 +110,24 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// What a key does; false when it is to end.
-fn press(model: &mut Model, key: KeyEvent) -> bool {
-    match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return false,
-        KeyCode::Char('q') | KeyCode::Esc => return false,
-        KeyCode::Char('n') => model.sort_by(Sort::Name),
-        KeyCode::Char('r') => model.sort_by(Sort::Rate),
-        KeyCode::Char('f') => model.sort_by(Sort::Fill),
-        KeyCode::Char('s') => model.sort_by(Sort::Stalls),
-        KeyCode::Char('w') => model.sort_by(Sort::Wait),
-        KeyCode::Char('d') => model.sort_by(Sort::Deaths),
-        KeyCode::Char('p' | ' ') => model.paused = !model.paused,
-        KeyCode::Down | KeyCode::Char('j') => model.choose(1),
-        KeyCode::Up | KeyCode::Char('k') => model.choose(-1),
-        KeyCode::PageDown => model.choose(10),
-        KeyCode::PageUp => model.choose(-10),
-        KeyCode::Home => model.choose(isize::MIN),
-        KeyCode::End => model.choose(isize::MAX),
-        _ => {}
+fn press(model: &mut Model, key: Key) -> bool {
+    const CONTROL_C: u8 = 3;
+    match key {
+        Key::Byte(CONTROL_C | b'q') | Key::Escape => return false,
+        Key::Byte(b'n') => model.sort_by(Sort::Name),
+        Key::Byte(b'r') => model.sort_by(Sort::Rate),
+        Key::Byte(b'f') => model.sort_by(Sort::Fill),
+        Key::Byte(b's') => model.sort_by(Sort::Stalls),
+        Key::Byte(b'w') => model.sort_by(Sort::Wait),
+        Key::Byte(b'd') => model.sort_by(Sort::Deaths),
+        Key::Byte(b'p' | b' ') => model.paused = !model.paused,
+        Key::Down | Key::Byte(b'j') => model.choose(1),
+        Key::Up | Key::Byte(b'k') => model.choose(-1),
+        Key::PageDown => model.choose(10),
+        Key::PageUp => model.choose(-10),
+        Key::Home => model.choose(isize::MIN),
+        Key::End => model.choose(isize::MAX),
+        Key::Byte(_) => {}
     }
     true
 }

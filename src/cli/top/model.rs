@@ -30,10 +30,11 @@ pub(super) struct Ring {
     before: Snapshot,
     pub(super) now: Snapshot,
     pub(super) state: State,
-    /// Sums of what was seen between two screens, for averages.
+    /// Sums of what was seen between two screens, for averages; of what waits, only if it was told
+    /// each time.
     looks: u64,
     used: u64,
-    waiting: u64,
+    waiting: Option<u64>,
     /// Messages a second, newest last.
     pub(super) history: VecDeque<f64>,
     pub(super) rates: Rates,
@@ -164,7 +165,7 @@ impl Ring {
             now,
             looks: 0,
             used: 0,
-            waiting: 0,
+            waiting: Some(0),
             history: VecDeque::new(),
             rates: Rates::default(),
             participants: Vec::new(),
@@ -174,7 +175,8 @@ impl Ring {
     fn look(&mut self) {
         if let Ok(now) = self.observer.snapshot() {
             self.used = self.used.saturating_add(now.used);
-            self.waiting = self.waiting.saturating_add(now.waiting);
+            let more = |sum: u64| Some(sum.saturating_add(now.waiting?));
+            self.waiting = self.waiting.and_then(more);
             self.looks += 1;
             self.now = now;
         }
@@ -188,9 +190,15 @@ impl Ring {
         let (now, before) = (&self.now, &self.before);
         let looks = self.looks.max(1) as f64;
         let mut rates = Rates {
-            // What was taken: what was sent may still be waiting, or be lost.
-            messages: per_second(now.received, before.received),
-            bytes: per_second(now.received_bytes, before.received_bytes),
+            // What was taken, if that is counted: what was sent may still be waiting, or be lost.
+            messages: per_second(
+                now.received.unwrap_or(now.sent),
+                before.received.unwrap_or(before.sent),
+            ),
+            bytes: per_second(
+                now.received_bytes.unwrap_or(now.sent_bytes),
+                before.received_bytes.unwrap_or(before.sent_bytes),
+            ),
             fill: self.used as f64 / looks / now.capacity.max(1) as f64,
             ..Rates::default()
         };
@@ -202,8 +210,10 @@ impl Ring {
                 .find(|was| was.index == who.index);
             let was = was.map_or(who.counters, |was| was.counters);
             let each = Rates {
-                messages: per_second(who.counters.messages, was.messages),
-                bytes: per_second(who.counters.bytes, was.bytes),
+                messages: per_second(
+                    who.counters.messages.unwrap_or(0),
+                    was.messages.unwrap_or(0),
+                ),
                 stalls: per_second(who.counters.stalls, was.stalls),
                 parks: per_second(who.counters.parks, was.parks),
                 wakes: per_second(who.counters.wakes, was.wakes),
@@ -220,7 +230,8 @@ impl Ring {
             self.participants.push((inventory::attendee(who), each));
         }
         if rates.messages >= 1.0 {
-            rates.wait = Some(self.waiting as f64 / looks / rates.messages * 1e9);
+            let wait = |waiting| waiting as f64 / looks / rates.messages * 1e9;
+            rates.wait = self.waiting.map(wait);
         }
         self.state = inventory::state_of(now);
         self.rates = rates;
@@ -229,6 +240,6 @@ impl Ring {
             self.history.pop_front();
         }
         self.before = now.clone();
-        (self.looks, self.used, self.waiting) = (0, 0, 0);
+        (self.looks, self.used, self.waiting) = (0, 0, Some(0));
     }
 }
