@@ -133,6 +133,7 @@ fn visible() -> clap::Command {
         .filter(|command| !command.is_hide_set());
     clap::Command::new("ringway")
         .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
         .args(all.get_arguments().cloned())
         .subcommands(commands.cloned())
 }
