@@ -1,9 +1,12 @@
 //! Being told to stop by SIGINT or SIGTERM, for the tool: the signal is noted, and whoever works looks at
 //! the note. Unless [`heed`] was called, nothing is changed, and both answers are always no.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+#[cfg(feature = "cli")]
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The signal that came.
+#[cfg(feature = "cli")]
 static ASKED: AtomicI32 = AtomicI32::new(0);
 /// It came a second ago, or more.
 static OVERDUE: AtomicBool = AtomicBool::new(false);
