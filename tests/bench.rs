@@ -492,7 +492,7 @@ fn what_measures_nothing_or_would_be_ignored_is_refused() {
 fn bad_arguments_are_named_with_their_remedy() {
     for (args, word) in [
         (&["--cpus", "4095"][..], "--cpus 4095"),
-        (&["--size", "3 furlongs"], "KiB"),
+        (&["--size", "3 furlongs"], "64K or 1MiB"),
         (&["--count", "0"], "--count"),
         (
             &["--compare", "/no/such/file", "/nor/this"],

@@ -78,7 +78,7 @@ fn a_wrong_endpoint_says_what_is_wrong_with_it() {
         ("mq:x?depth", "has no value"),
         ("mq:x?depth=many", "write a number"),
         ("fifo:/x?mode=0699", "an octal number"),
-        ("mq:x?message=4KB", "KiB"),
+        ("mq:x?message=4XB", "64K or 1MiB"),
         ("mq:%zz", "escapes nothing"),
     ] {
         let error = text.parse::<Endpoint>().unwrap_err().to_string();
