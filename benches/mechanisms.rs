@@ -5,9 +5,7 @@
 //! criterion is told how long its number of iterations would have taken. So neither the starting of
 //! processes nor criterion's own loop is ever part of a result.
 
-use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
@@ -45,32 +43,13 @@ const CASES: [(&str, &str); 26] = [
     ("tcp", ""),
 ];
 
-/// The tool, built now if it is not yet: cargo names the path for every bench, but builds the tool
-/// before it only with the feature `cli`.
-fn tool() -> &'static Path {
-    static TOOL: OnceLock<&Path> = OnceLock::new();
-    TOOL.get_or_init(|| {
-        let tool = Path::new(env!("CARGO_BIN_EXE_ringway"));
-        let release = tool.parent().expect("a directory of release builds");
-        let target = release.parent().expect("a directory of all builds");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--release", "--features=cli"])
-            .args(["--bin=ringway", "--target-dir"])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(
-            built.is_ok_and(|status| status.success()),
-            "the tool does not build"
-        );
-        tool
-    })
-}
+/// The tool, which cargo builds before the bench.
+const TOOL: &str = env!("CARGO_BIN_EXE_ringway");
 
 /// Seconds of one operation, in a repetition of its own.
 fn seconds(mechanism: &str, wait: &str, mode: &str) -> f64 {
     let size = if mechanism == "signal" { 8 } else { SIZE };
-    let mut command = Command::new(tool());
+    let mut command = Command::new(TOOL);
     command.args(["bench", "--rounds=1", "--duration=10", "--bare", "--csv=-"]);
     command.args(["--mechanism", mechanism, "--mode", mode]);
     command.args(["--size", &size.to_string()]);
