@@ -10,6 +10,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::process::Stat;
 use super::{check, fork, retry};
 
 fn lock_of(kind: libc::c_int, byte: u64) -> libc::flock {
@@ -146,17 +147,8 @@ impl std::os::fd::AsFd for Pidfd {
 /// When process `pid` started, in clock ticks since boot; 0 when there is none. With the id it
 /// names a process for good, since ids are used again.
 pub(crate) fn start_time(pid: u32) -> u64 {
-    // The name, in parentheses, may itself hold spaces and parentheses: fields count from the last.
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| {
-            stat.rsplit_once(')')?
-                .1
-                .split_ascii_whitespace()
-                .nth(19)?
-                .parse()
-                .ok()
-        })
+    Stat::read(format!("/proc/{pid}/stat"))
+        .and_then(|stat| stat.field(22))
         .unwrap_or(0)
 }
 

@@ -202,13 +202,43 @@ fn descendants(ancestor: u32) -> Vec<u32> {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_ascii_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    Stat::read(format!("/proc/{pid}/stat"))?.field(4)
+}
+
+/// What `/proc` says of a process, or of one of its threads.
+pub(crate) struct Stat(String);
+
+impl Stat {
+    /// Reads the `stat` file at `path`; none when that process or thread is gone.
+    pub(crate) fn read(path: impl AsRef<Path>) -> Option<Stat> {
+        let stat = Stat(std::fs::read_to_string(path).ok()?);
+        stat.parts().is_some().then_some(stat)
+    }
+
+    /// The name, and what stands behind it. The name, in parentheses, may itself hold spaces and
+    /// parentheses.
+    fn parts(&self) -> Option<(&str, &str)> {
+        self.0.split_once('(')?.1.rsplit_once(')')
+    }
+
+    /// The name.
+    pub(crate) fn name(&self) -> &str {
+        self.parts().map_or("", |(name, _)| name)
+    }
+
+    /// Field `number` as proc(5) counts them, from 3 (the state) on.
+    pub(crate) fn field<T: std::str::FromStr>(&self, number: usize) -> Option<T> {
+        let mut fields = self.parts()?.1.split_ascii_whitespace();
+        fields.nth(number - 3)?.parse().ok()
+    }
+
+    /// Whether it is on its way out: it runs no more of its program. To whoever has joined it, it has ended, though
+    /// `/proc` shows it for a moment more.
+    pub(crate) fn is_ending(&self) -> bool {
+        const PF_EXITING: u32 = 4;
+        self.field::<u32>(9)
+            .is_none_or(|flags| flags & PF_EXITING != 0)
+    }
 }
 
 /// Makes orphans among our descendants our children, so that [`kill_descendants`] finds them.

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use super::{Boundaries, Capabilities, Notice, Patience};
 use crate::os::clock::Deadline;
+use crate::os::process::Stat;
 use crate::os::{self, rtsignal};
 use crate::{Error, RecvError, SendError};
 
@@ -82,12 +83,15 @@ struct Address {
     user: u32,
 }
 
-/// The receiving thread in a process whose name starts with `comm`.
+/// The receiving thread in a process whose name starts with `comm`. One that is ending receives nothing more: its
+/// name is free.
 fn find_in(process: u32, comm: &str) -> Option<Address> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
     for task in tasks.flatten() {
-        let found = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        if found.trim_end().starts_with(comm) {
+        let Some(stat) = Stat::read(task.path().join("stat")) else {
+            continue;
+        };
+        if stat.name().starts_with(comm) && !stat.is_ending() {
             return Some(Address {
                 process,
                 thread: task.file_name().to_str()?.parse().ok()?,
@@ -603,5 +607,33 @@ impl super::Receiver for Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         super::Receiver::close(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A thread that was joined stands in `/proc` for a moment more, longer where processors are scarce. An
+    /// ended process that nobody has waited for shows the same for as long as one likes to look.
+    #[test]
+    fn the_name_of_a_thread_that_has_ended_is_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = comm("ended");
+        let program = directory.path().join(&name);
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("1000").spawn().unwrap();
+        let process = child.id();
+        assert!(find_in(process, &name).is_some());
+        child.kill().unwrap();
+        let stat = || Stat::read(format!("/proc/{process}/stat")).unwrap();
+        while stat().field(3) != Some('Z') {
+            std::thread::yield_now();
+        }
+        assert_eq!(stat().name(), name);
+        assert!(find_in(process, &name).is_none());
+        child.wait().unwrap();
     }
 }

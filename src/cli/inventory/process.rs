@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use crate::os::process::Stat;
+
 /// Clock ticks in a second, as `/proc` counts: 100 on every Linux.
 const TICKS: u64 = 100;
 
@@ -23,26 +25,24 @@ pub(crate) struct Process {
 /// Process `pid`; if `start_time` is not 0, only the one that started then, since numbers are used
 /// again.
 pub(crate) fn process(pid: u32, start_time: u64) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = match fields.next()? {
-        "R" => "running",
-        "S" | "I" => "sleeping",
-        "D" => "in the kernel",
-        "T" => "stopped",
-        "t" => "traced",
-        "Z" | "X" => "ended",
+    let stat = Stat::read(format!("/proc/{pid}/stat"))?;
+    let state = match stat.field::<char>(3)? {
+        'R' => "running",
+        'S' | 'I' => "sleeping",
+        'D' => "in the kernel",
+        'T' => "stopped",
+        't' => "traced",
+        'Z' | 'X' => "ended",
         _ => "unknown",
     };
-    let started: u64 = fields.nth(18)?.parse().ok()?;
+    let started: u64 = stat.field(22)?;
     if start_time != 0 && started != start_time {
         return None;
     }
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
     Some(Process {
-        command: command(pid).unwrap_or_else(|| name.to_owned()),
+        command: command(pid).unwrap_or_else(|| stat.name().to_owned()),
         state,
         age: (uptime as u64).saturating_sub(started / TICKS),
         start_time: started,
