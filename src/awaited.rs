@@ -32,6 +32,12 @@ pub(crate) trait Awaited {
     /// will be none. Looks at memory only.
     fn is_ready(&mut self) -> bool;
 
+    /// Of a side that sends: waits are for room for a message of `len` bytes from now on.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // told by executors only
+    fn want(&mut self, len: usize) {
+        let _ = len; // Room is room, unless the side says otherwise.
+    }
+
     /// Leaves the mark that it is going to be slept for; returns the value of the word to sleep on, or
     /// `None` when it has to be looked at again first.
     fn announce(&mut self) -> Option<u64>;

@@ -7,7 +7,7 @@ use crate::layout::{Header, TYPE_NAME};
 
 /// What two programs must agree on before one reads as values what the other wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Schema {
+pub struct Schema {
     name: String,
     size: u64,
     align: u64,
@@ -35,6 +35,11 @@ impl Schema {
     /// The same with another version.
     pub(crate) fn versioned(self, version: u32) -> Schema {
         Schema { version, ..self }
+    }
+
+    /// How many bytes a value has.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// What a header says; `None` for a ring of raw bytes.

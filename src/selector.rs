@@ -68,6 +68,7 @@ use crate::os::poll;
 use crate::participant;
 use crate::primitive::{Ordering, spin_loop};
 use crate::sleeper::{SLICE, futex_half};
+use crate::typed;
 use crate::wait::WaitStrategy;
 
 /// How often several futexes are looked at where the kernel cannot wait for them, in nanoseconds.
@@ -137,8 +138,8 @@ impl<T: channel::Receiver + ?Sized> Sealed for T {
 }
 
 macro_rules! ring_ends {
-    ($($end:ty $(, $param:ident)?;)*) => {$(
-        impl$(<$param: crate::typed::Value>)? Sealed for $end {
+    ($($end:ty;)*) => {$(
+        impl Sealed for $end {
             fn source(&mut self) -> Source<'_> {
                 Source::Ring(Side(self.awaited()))
             }
@@ -150,9 +151,12 @@ ring_ends! {
     crate::spsc::Consumer;
     crate::mpmc::Consumer;
     crate::broadcast::Subscriber;
-    crate::spsc::typed::Consumer<T>, T;
-    crate::mpmc::typed::Consumer<T>, T;
-    crate::broadcast::typed::Subscriber<T>, T;
+}
+
+impl<C: typed::Receives + Awaited + 'static, T: typed::Value> Sealed for typed::Consumer<C, T> {
+    fn source(&mut self) -> Source<'_> {
+        Source::Ring(Side(self.untyped()))
+    }
 }
 
 /// A descriptor to be waited for until it is readable (or hung up, or in error): a socket, a timer,

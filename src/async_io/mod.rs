@@ -152,7 +152,7 @@ impl sealed::Receives for broadcast::Subscriber {
     }
 }
 
-impl<T: Value> sealed::Receives for spsc::typed::Consumer<T> {
+impl<C: typed::Receives + Awaited + 'static, T: Value> sealed::Receives for typed::Consumer<C, T> {
     type Item = T;
     fn take(&mut self) -> Result<T, RecvError> {
         self.try_recv()
@@ -162,93 +162,25 @@ impl<T: Value> sealed::Receives for spsc::typed::Consumer<T> {
     }
 }
 
-impl<T: Value> sealed::Receives for mpmc::typed::Consumer<T> {
-    type Item = T;
-    fn take(&mut self) -> Result<T, RecvError> {
-        self.try_recv()
-    }
-    fn side(&mut self) -> Side<'_> {
-        Side(self.untyped())
-    }
-}
-
-impl<T: Value> sealed::Receives for broadcast::typed::Subscriber<T> {
-    type Item = T;
-    fn take(&mut self) -> Result<T, RecvError> {
-        self.try_recv()
-    }
-    fn side(&mut self) -> Side<'_> {
-        Side(self.untyped())
-    }
-}
-
-impl sealed::Sends for spsc::Producer {
+impl<P: typed::Sends + Awaited + 'static> sealed::Sends for P {
     type Item = [u8];
     type Owned = Vec<u8>;
     fn put(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.try_send(message)
     }
     fn want(&mut self, message: &[u8]) {
-        spsc::Producer::want(self, message.len());
+        Awaited::want(self, message.len());
     }
     fn side(&mut self) -> Side<'_> {
         Side(self)
     }
 }
 
-impl sealed::Sends for mpmc::Producer {
-    type Item = [u8];
-    type Owned = Vec<u8>;
-    fn put(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.try_send(message)
-    }
-    fn want(&mut self, _: &[u8]) {}
-    fn side(&mut self) -> Side<'_> {
-        Side(self)
-    }
-}
-
-impl sealed::Sends for broadcast::Producer {
-    type Item = [u8];
-    type Owned = Vec<u8>;
-    fn put(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.try_send(message)
-    }
-    fn want(&mut self, message: &[u8]) {
-        broadcast::Producer::want(self, message.len());
-    }
-    fn side(&mut self) -> Side<'_> {
-        Side(self)
-    }
-}
-
-impl<T: Value + Unpin> sealed::Sends for spsc::typed::Producer<T> {
-    type Item = T;
-    type Owned = T;
-    fn put(&mut self, value: &T) -> Result<(), SendError> {
-        self.try_send(value)
-    }
-    fn want(&mut self, _: &T) {
-        self.untyped().want(size_of::<T>());
-    }
-    fn side(&mut self) -> Side<'_> {
-        Side(self.untyped())
-    }
-}
-
-impl<T: Value + Unpin> sealed::Sends for mpmc::typed::Producer<T> {
-    type Item = T;
-    type Owned = T;
-    fn put(&mut self, value: &T) -> Result<(), SendError> {
-        self.try_send(value)
-    }
-    fn want(&mut self, _: &T) {}
-    fn side(&mut self) -> Side<'_> {
-        Side(self.untyped())
-    }
-}
-
-impl<T: Value + Unpin> sealed::Sends for broadcast::typed::Producer<T> {
+impl<P, T> sealed::Sends for typed::Producer<P, T>
+where
+    P: typed::Sends + Awaited + 'static,
+    T: Value + Unpin,
+{
     type Item = T;
     type Owned = T;
     fn put(&mut self, value: &T) -> Result<(), SendError> {

@@ -437,14 +437,6 @@ impl Producer {
 
 /// For executors, which wait for room in its stead.
 #[cfg(feature = "tokio")]
-impl Producer {
-    /// Waits are for room for a message of `len` bytes from now on.
-    pub(crate) fn want(&mut self, len: usize) {
-        self.wanted = len.min(self.max) as u64;
-    }
-}
-
-#[cfg(feature = "tokio")]
 impl crate::awaited::Awaited for Producer {
     fn is_ready(&mut self) -> bool {
         // What keeps it from being used is what the next call tells.
@@ -452,6 +444,10 @@ impl crate::awaited::Awaited for Producer {
             || std::mem::take(&mut self.told)
             || !matches!(self.tx.has_room(self.wanted), Ok(false))
             || self.tx.is_deserted()
+    }
+
+    fn want(&mut self, len: usize) {
+        self.wanted = len.min(self.max) as u64;
     }
 
     fn announce(&mut self) -> Option<u64> {

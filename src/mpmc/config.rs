@@ -134,9 +134,9 @@ impl Config {
     }
 
     /// The same for a ring of values, with slots large enough for one.
-    pub(super) fn carrying(self, schema: Schema, size: u64) -> Config {
+    pub(super) fn carrying(self, schema: Schema) -> Config {
         Config {
-            slot_size: self.slot_size.max(size),
+            slot_size: self.slot_size.max(schema.size()),
             schema: Some(schema),
             ..self
         }

@@ -16,7 +16,7 @@ pub(crate) fn now() -> u64 {
 
 /// A point in monotonic time at which a wait gives up; `None` waits for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deadline(Option<u64>);
+pub struct Deadline(Option<u64>);
 
 impl Deadline {
     /// Never.

@@ -389,19 +389,15 @@ impl Producer {
     pub fn close(self) {}
 }
 
-impl Producer {
-    /// Of what length the message is for which there is to be room.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn want(&mut self, len: usize) {
-        self.wanted = len.min(self.max) as u64;
-    }
-}
-
 impl Awaited for Producer {
     fn is_ready(&mut self) -> bool {
         !self.side.here.is_here()
             || self.fruitless == TELL
             || self.tx.has_room(self.wanted).unwrap_or(true)
+    }
+
+    fn want(&mut self, len: usize) {
+        self.wanted = len.min(self.max) as u64;
     }
 
     fn announce(&mut self) -> Option<u64> {

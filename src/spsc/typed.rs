@@ -14,21 +14,13 @@
 //! ```
 
 use std::borrow::Borrow;
-use std::fmt;
-use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::{BatchError, Config, Message, Reservation, ring};
-use crate::error::{Error, RecvError, SendError};
+use crate::error::{Error, RecvError};
 use crate::os::clock::Deadline;
 use crate::schema::Schema;
-use crate::typed::{
-    AsBytes, Ref, Slice, Slot, Value, copy_many, copy_one, must_be_aligned, must_have_bytes,
-};
+use crate::typed::{self, AsBytes, Kind, Open, Receives, Value, copy_many, copy_one};
 
 /// To what messages are aligned in the ring.
 const ALIGN: usize = 8;
@@ -44,97 +36,46 @@ const ALIGN: usize = 8;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn typed<T: Value>() -> Builder<T> {
-    const { must_have_bytes::<T>() };
-    Builder {
-        schema: Schema::of::<T>(),
-        config: Config::default(),
-        value: PhantomData,
-    }
+    Builder::new()
 }
 
-/// How a ring of values is created or attached; see [`typed`].
-#[must_use]
-pub struct Builder<T> {
-    schema: Schema,
-    config: Config,
-    value: PhantomData<fn() -> T>,
-}
+/// How a ring of values is created or attached: a [`typed::Builder`], from [`typed()`].
+pub type Builder<T> = typed::Builder<super::Ring, T>;
 
-impl<T: Value> Builder<T> {
-    /// Which version of the type this program speaks; 0 unless told. Checked on attaching.
-    pub fn version(mut self, version: u32) -> Builder<T> {
-        self.schema = self.schema.versioned(version);
-        self
-    }
+/// A ring of values that this process has mapped: a [`typed::Ring`] around [`spsc::Ring`](super::Ring).
+pub type Ring<T> = typed::Ring<super::Ring, T>;
 
-    /// What the type is called in the ring, instead of what it is called in this program. The first 256
-    /// bytes count.
-    pub fn name(mut self, name: &str) -> Builder<T> {
-        self.schema = self.schema.named(name);
-        self
-    }
+/// Sends values into an SPSC ring: a [`typed::Producer`] around [`spsc::Producer`](super::Producer).
+pub type Producer<T> = typed::Producer<super::Producer, T>;
 
-    /// The settings of the ring, should it be created.
-    pub fn config(mut self, config: Config) -> Builder<T> {
-        self.config = config;
-        self
-    }
+/// Receives values from an SPSC ring: a [`typed::Consumer`] around
+/// [`spsc::Consumer`](super::Consumer).
+pub type Consumer<T> = typed::Consumer<super::Consumer, T>;
 
-    fn config_typed(&self) -> Result<Config, Error> {
-        let config = self.config.clone().carrying(self.schema.clone());
-        self.schema
-            .must_fit(config.max_message(), "capacity", config.bytes())?;
+impl Kind for super::Ring {
+    type Config = Config;
+
+    const OPEN: Open<super::Ring> = Open {
+        create: ring::create,
+        attach: ring::attach,
+        create_or_attach: ring::create_or_attach,
+        anonymous: super::Ring::anonymous,
+        from_fd: super::Ring::from_fd,
+    };
+
+    fn carrying(config: Config, schema: &Schema) -> Result<Config, Error> {
+        let config = config.carrying(schema.clone());
+        schema.must_fit(config.max_message(), "capacity", config.bytes())?;
         Ok(config)
     }
 
-    fn checked(&self, ring: super::Ring) -> Result<Ring<T>, Error> {
-        self.schema.check(ring.name(), ring.header())?;
-        self.schema
-            .must_fit(ring.max_message(), "capacity", ring.capacity())?;
-        let value = PhantomData;
-        Ok(Ring { ring, value })
+    fn check(&self, schema: &Schema) -> Result<(), Error> {
+        schema.check(self.name(), self.header())?;
+        schema.must_fit(self.max_message(), "capacity", self.capacity())
     }
+}
 
-    /// As [`spsc::create`](super::create).
-    ///
-    /// # Errors
-    /// As there; [`Error::Config`] also where not even one value would fit.
-    pub fn create(&self, name: &str) -> Result<Ring<T>, Error> {
-        self.checked(ring::create(name, self.config_typed()?)?)
-    }
-
-    /// As [`spsc::attach`](super::attach).
-    ///
-    /// # Errors
-    /// As there, and [`Error::TypeMismatch`].
-    pub fn attach(&self, name: &str) -> Result<Ring<T>, Error> {
-        self.checked(ring::attach(name)?)
-    }
-
-    /// As [`spsc::create_or_attach`](super::create_or_attach).
-    ///
-    /// # Errors
-    /// As [`Builder::create`] and [`Builder::attach`].
-    pub fn create_or_attach(&self, name: &str) -> Result<Ring<T>, Error> {
-        self.checked(ring::create_or_attach(name, self.config_typed()?)?)
-    }
-
-    /// As [`spsc::Ring::anonymous`](super::Ring::anonymous).
-    ///
-    /// # Errors
-    /// As [`Builder::create`].
-    pub fn anonymous(&self) -> Result<Ring<T>, Error> {
-        self.checked(super::Ring::anonymous(self.config_typed()?)?)
-    }
-
-    /// As [`spsc::Ring::from_fd`](super::Ring::from_fd).
-    ///
-    /// # Errors
-    /// As [`Builder::attach`].
-    pub fn from_fd(&self, fd: OwnedFd) -> Result<Ring<T>, Error> {
-        self.checked(super::Ring::from_fd(fd)?)
-    }
-
+impl<T: Value> Builder<T> {
     /// As [`spsc::Ring::receive_over`](super::Ring::receive_over).
     ///
     /// # Errors
@@ -144,20 +85,13 @@ impl<T: Value> Builder<T> {
     }
 }
 
-/// A ring of values that this process has mapped.
-pub struct Ring<T> {
-    ring: super::Ring,
-    value: PhantomData<fn() -> T>,
-}
-
 impl<T: Value> Ring<T> {
     /// Takes the role of the producer.
     ///
     /// # Errors
     /// As [`spsc::Ring::producer`](super::Ring::producer).
     pub fn producer(&self) -> Result<Producer<T>, Error> {
-        let (inner, value) = (self.ring.producer()?, PhantomData);
-        Ok(Producer { inner, value })
+        self.untyped().producer().map(Producer::new)
     }
 
     /// Takes the role of the consumer.
@@ -165,65 +99,13 @@ impl<T: Value> Ring<T> {
     /// # Errors
     /// As [`spsc::Ring::consumer`](super::Ring::consumer).
     pub fn consumer(&self) -> Result<Consumer<T>, Error> {
-        let (inner, value) = (self.ring.consumer()?, PhantomData);
-        Ok(Consumer { inner, value })
-    }
-
-    /// The ring itself, for all that has nothing to do with the type.
-    pub fn untyped(&self) -> &super::Ring {
-        &self.ring
+        self.untyped().consumer().map(Consumer::new)
     }
 }
 
-impl<T> AsFd for Ring<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
-    }
-}
-
-/// Sends values into an SPSC ring. As [`spsc::Producer`](super::Producer), whose calls these are.
-pub struct Producer<T> {
-    inner: super::Producer,
-    value: PhantomData<fn() -> T>,
-}
+typed::sends!(super::Producer, Reservation, aligned to ALIGN);
 
 impl<T: Value> Producer<T> {
-    /// Sends a value if there is room now.
-    ///
-    /// # Errors
-    /// As [`spsc::Producer::try_send`](super::Producer::try_send).
-    #[inline]
-    pub fn try_send(&mut self, value: &T) -> Result<(), SendError> {
-        self.inner.try_send(value.as_bytes())
-    }
-
-    /// Sends a value, waiting for room.
-    ///
-    /// # Errors
-    /// As [`spsc::Producer::send`](super::Producer::send).
-    #[inline]
-    pub fn send(&mut self, value: &T) -> Result<(), SendError> {
-        self.inner.send(value.as_bytes())
-    }
-
-    /// Sends a value, waiting for room no longer than `timeout`.
-    ///
-    /// # Errors
-    /// As [`spsc::Producer::send_timeout`](super::Producer::send_timeout).
-    pub fn send_timeout(&mut self, value: &T, timeout: Duration) -> Result<(), SendError> {
-        self.inner.send_timeout(value.as_bytes(), timeout)
-    }
-
-    /// Sends several values as one message, to be received by [`Consumer::recv_slice`] or
-    /// [`Consumer::recv_vec`]. Waits for room.
-    ///
-    /// # Errors
-    /// As [`Producer::send`].
-    #[inline]
-    pub fn send_slice(&mut self, values: &[T]) -> Result<(), SendError> {
-        self.inner.send(values.as_bytes())
-    }
-
     /// Sends all values of a batch, each as a message of its own, waiting for room; returns how many.
     ///
     /// # Errors
@@ -232,207 +114,45 @@ impl<T: Value> Producer<T> {
     where
         I: IntoIterator<Item: Borrow<T>>,
     {
-        self.inner
+        self.untyped()
             .send_batch(values.into_iter().map(AsBytes::<_, T>::new))
     }
 
-    /// The most values that one message can have.
-    pub fn max_slice(&self) -> usize {
-        self.inner.max_message() / size_of::<T>()
-    }
-
-    /// The producer of bytes that this is. What is sent by it is checked where it is received.
-    pub fn untyped(&mut self) -> &mut super::Producer {
-        &mut self.inner
-    }
-
     /// Leaves, as dropping does.
     pub fn close(self) {}
 }
 
-impl<T: FromBytes + Value> Producer<T> {
-    /// Room for a value, to be written in place: no copy. Waits for it.
-    ///
-    /// # Errors
-    /// As [`spsc::Producer::reserve`](super::Producer::reserve).
-    ///
-    /// ```
-    /// # let ring = ringway::spsc::typed::<[u64; 4]>().anonymous()?;
-    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
-    /// let mut slot = tx.reserve()?;
-    /// slot.fill(7);
-    /// slot.commit();
-    /// assert_eq!(*rx.recv_ref()?, [7; 4]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// A type that needs a greater alignment than messages have does not compile:
-    ///
-    /// ```compile_fail
-    /// # let ring = ringway::spsc::typed::<u128>().anonymous().unwrap();
-    /// ring.producer().unwrap().reserve();
-    /// ```
-    pub fn reserve(&mut self) -> Result<Slot<Reservation<'_>, T>, SendError> {
-        const { must_be_aligned::<T>(ALIGN) };
-        self.inner.reserve(size_of::<T>()).map(Slot::new)
-    }
-}
+impl Receives for super::Consumer {
+    const ALIGN: usize = ALIGN;
 
-impl<T: FromBytes + Value> Slot<Reservation<'_>, T> {
-    /// Sends the value.
-    pub fn commit(self) {
-        self.reservation.commit();
-    }
-}
+    type Message<'a> = Message<'a>;
 
-/// Receives values from an SPSC ring. As [`spsc::Consumer`](super::Consumer), whose calls these are.
-/// What arrives and is no value is [`RecvError::Corrupt`], and is taken out.
-pub struct Consumer<T> {
-    inner: super::Consumer,
-    value: PhantomData<fn() -> T>,
+    #[inline(always)]
+    fn take<T: Value>(&mut self, wait: Option<Deadline>) -> Result<T, RecvError> {
+        // SAFETY: `read_next` gives the address and length of a message in the ring.
+        self.read_next(wait, |from, len| unsafe { copy_one(from, len) })
+    }
+
+    fn take_many<T: Value>(
+        &mut self,
+        wait: Option<Deadline>,
+        into: &mut Vec<T>,
+    ) -> Result<(), RecvError> {
+        // SAFETY: as in `take`.
+        self.read_next(wait, |from, len| unsafe { copy_many(from, len, into) })
+    }
+
+    #[inline(always)]
+    fn lent(&mut self, waits: bool) -> Result<Message<'_>, RecvError> {
+        if waits { self.recv() } else { self.try_recv() }
+    }
+
+    fn offset(message: &Message<'_>) -> u64 {
+        message.offset()
+    }
 }
 
 impl<T: Value> Consumer<T> {
-    #[inline(always)]
-    fn take(&mut self, wait: Option<Deadline>) -> Result<T, RecvError> {
-        // SAFETY: `read_next` gives the address and length of a message in the ring.
-        self.inner
-            .read_next(wait, |from, len| unsafe { copy_one(from, len) })
-    }
-
-    /// A copy of the next value, if one is there now.
-    ///
-    /// # Errors
-    /// As [`spsc::Consumer::try_recv`](super::Consumer::try_recv).
-    #[inline]
-    pub fn try_recv(&mut self) -> Result<T, RecvError> {
-        self.take(None)
-    }
-
-    /// A copy of the next value; waits for it.
-    ///
-    /// # Errors
-    /// As [`spsc::Consumer::recv`](super::Consumer::recv).
-    #[inline]
-    pub fn recv(&mut self) -> Result<T, RecvError> {
-        self.take(Some(Deadline::NEVER))
-    }
-
-    /// A copy of the next value; waits for it no longer than `timeout`.
-    ///
-    /// # Errors
-    /// As [`spsc::Consumer::recv_timeout`](super::Consumer::recv_timeout).
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvError> {
-        self.take(Some(Deadline::after(timeout)))
-    }
-
-    /// Copies all values of the next message to `into`, in place of what is there; waits for it.
-    ///
-    /// # Errors
-    /// As [`Consumer::recv`].
-    pub fn recv_vec(&mut self, into: &mut Vec<T>) -> Result<(), RecvError> {
-        // SAFETY: as in `take`.
-        self.inner
-            .read_next(Some(Deadline::NEVER), |from, len| unsafe {
-                copy_many(from, len, into)
-            })
-    }
-
-    pub(crate) fn awaited(&mut self) -> &mut (dyn crate::awaited::Awaited + 'static) {
-        &mut self.inner
-    }
-
-    /// The consumer of bytes that this is.
-    pub fn untyped(&mut self) -> &mut super::Consumer {
-        &mut self.inner
-    }
-
     /// Leaves, as dropping does.
     pub fn close(self) {}
-}
-
-impl<T: FromBytes + Value> Consumer<T> {
-    /// The next value, borrowed in place: no copy. Waits for it.
-    ///
-    /// # Errors
-    /// As [`Consumer::recv`].
-    #[inline]
-    pub fn recv_ref(&mut self) -> Result<Ref<Message<'_>, T>, RecvError> {
-        const { must_be_aligned::<T>(ALIGN) };
-        let message = self.inner.recv()?;
-        let offset = message.offset();
-        Ref::new(message, offset)
-    }
-
-    /// As [`Consumer::recv_ref`], if a value is there now.
-    ///
-    /// # Errors
-    /// As [`Consumer::try_recv`].
-    #[inline]
-    pub fn try_recv_ref(&mut self) -> Result<Ref<Message<'_>, T>, RecvError> {
-        const { must_be_aligned::<T>(ALIGN) };
-        let message = self.inner.try_recv()?;
-        let offset = message.offset();
-        Ref::new(message, offset)
-    }
-
-    /// All values of the next message, borrowed in place: no copy. Waits for it.
-    ///
-    /// # Errors
-    /// As [`Consumer::recv`].
-    #[inline]
-    pub fn recv_slice(&mut self) -> Result<Slice<Message<'_>, T>, RecvError> {
-        const { must_be_aligned::<T>(ALIGN) };
-        let message = self.inner.recv()?;
-        let offset = message.offset();
-        Slice::new(message, offset)
-    }
-}
-
-// Not derived: that would ask the same of `T`.
-
-impl<T> Clone for Builder<T> {
-    fn clone(&self) -> Builder<T> {
-        Builder {
-            schema: self.schema.clone(),
-            config: self.config.clone(),
-            value: PhantomData,
-        }
-    }
-}
-
-impl<T> fmt::Debug for Builder<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("schema", &self.schema)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> Clone for Ring<T> {
-    fn clone(&self) -> Ring<T> {
-        Ring {
-            ring: self.ring.clone(),
-            value: PhantomData,
-        }
-    }
-}
-
-impl<T> fmt::Debug for Ring<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ring.fmt(f)
-    }
-}
-
-impl<T> fmt::Debug for Producer<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl<T> fmt::Debug for Consumer<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
 }

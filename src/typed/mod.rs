@@ -37,7 +37,7 @@
 //! Two programs agree on a type by what it is called, without its module's path, so that each may have
 //! a definition of its own; by its size and alignment; and by the version. A change that leaves all of
 //! these as they were (two fields of one type swapped, say) has to be told by the version:
-//! [`spsc::typed::Builder::version`](crate::spsc::typed::Builder::version).
+//! [`Builder::version`].
 //!
 //! # Which types
 //!
@@ -55,6 +55,8 @@
 //! need it, and bytes are what is in there. What such a peer sends is checked as it arrives: what is
 //! no value of the type is [`RecvError::Corrupt`], is taken out, and the next call goes on behind it.
 
+mod handles;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -66,18 +68,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 use crate::error::RecvError;
 use crate::primitive::copy_bytes;
 
+pub use handles::{Builder, Consumer, Producer, Ring};
+pub(crate) use handles::{Kind, Open, Receives, Sends, sends};
+
 /// What can be sent by value: whatever has derived these four. Nothing is to be implemented.
 pub trait Value: TryFromBytes + IntoBytes + KnownLayout + Immutable {}
 
 impl<T: TryFromBytes + IntoBytes + KnownLayout + Immutable> Value for T {}
 
 /// To be asked for each type: values without bytes cannot be told apart or counted.
-pub(crate) const fn must_have_bytes<T>() {
+const fn must_have_bytes<T>() {
     assert!(size_of::<T>() > 0, "a type without bytes cannot be sent");
 }
 
 /// To be asked for each type that is lent out in place, where messages are aligned to `align`.
-pub(crate) const fn must_be_aligned<T>(align: usize) {
+const fn must_be_aligned<T>(align: usize) {
     assert!(
         align_of::<T>() <= align,
         "this type needs a greater alignment than messages have in the ring: receive and send copies of it"
@@ -228,9 +233,10 @@ pub struct Ref<M, T> {
 }
 
 impl<M: Deref<Target = [u8]>, T: FromBytes + Value> Ref<M, T> {
-    pub(crate) fn new(message: M, offset: u64) -> Result<Ref<M, T>, RecvError> {
-        let what = LENGTH;
+    /// `offset` tells where a message lies in the file.
+    fn new(message: M, offset: impl FnOnce(&M) -> u64) -> Result<Ref<M, T>, RecvError> {
         if message.len() != size_of::<T>() || !message.as_ptr().cast::<T>().is_aligned() {
+            let (what, offset) = (LENGTH, offset(&message));
             return Err(RecvError::Corrupt { what, offset });
         }
         let value = PhantomData;
@@ -269,10 +275,11 @@ pub struct Slice<M, T> {
 }
 
 impl<M: Deref<Target = [u8]>, T: FromBytes + Value> Slice<M, T> {
-    pub(crate) fn new(message: M, offset: u64) -> Result<Slice<M, T>, RecvError> {
-        let what = LENGTH;
+    /// `offset` tells where a message lies in the file.
+    fn new(message: M, offset: impl FnOnce(&M) -> u64) -> Result<Slice<M, T>, RecvError> {
         let whole = message.len().is_multiple_of(size_of::<T>());
         if !whole || !message.as_ptr().cast::<T>().is_aligned() {
+            let (what, offset) = (LENGTH, offset(&message));
             return Err(RecvError::Corrupt { what, offset });
         }
         let values = PhantomData;
@@ -314,7 +321,7 @@ pub struct Slot<R, T> {
 
 impl<R: DerefMut<Target = [u8]>, T: FromBytes + Value> Slot<R, T> {
     /// A slot of exactly the size of a value, aligned for it.
-    pub(crate) fn new(reservation: R) -> Slot<R, T> {
+    fn new(reservation: R) -> Slot<R, T> {
         assert!(reservation.len() == size_of::<T>());
         assert!(reservation.as_ptr().cast::<T>().is_aligned());
         let value = PhantomData;
