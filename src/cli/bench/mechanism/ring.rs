@@ -22,10 +22,14 @@ impl From<Wait> for WaitStrategy {
     }
 }
 
-/// How large an SPSC ring is for messages of `size` bytes: 64 KiB, which stays in the near caches, or
-/// what 16 messages need.
+/// Bytes of a ring that stay in the near caches: there, more room costs more than it helps.
+const NEAR: usize = 1 << 20;
+
+/// How large an SPSC or broadcast ring is for messages of `size` bytes: 64 KiB, or what 16 messages need if they
+/// stay in the near caches, or twice what one needs.
 fn capacity(size: usize) -> u64 {
-    (16 * size).next_power_of_two().max(64 << 10) as u64
+    let several = (16 * size).clamp(64 << 10, NEAR);
+    several.max(2 * size + 1).next_power_of_two() as u64
 }
 
 /// Two sockets, the leader's and the follower's, each with the rings there and back in it. (A socket
@@ -112,7 +116,7 @@ impl Link for SpscLink {
 
 /// Two rings for many producers and consumers, there and back.
 pub(super) fn mpmc_rings(size: usize, wait: Wait) -> Outcome<[OwnedFd; 2]> {
-    let slots = (1024 * 1024 / size.max(64)).clamp(8, 1024) as u64;
+    let slots = (NEAR / size.max(64)).clamp(2, 1024) as u64;
     let config = mpmc::Config::default()
         .slots(slots)
         .slot_size(size.max(48) as u64)
