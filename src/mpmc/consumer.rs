@@ -870,8 +870,8 @@ impl Deref for Message<'_> {
         let slots = self.consumer.participant().queue().slots;
         let payload = slots.payload(self.taken.ticket());
         // SAFETY: the message is ours until released: nobody who keeps the protocol writes to it; its
-        // slot holds `slot_size` bytes, which `len` does not exceed (checked in `Consumer::message`), mapped as
-        // long as the consumer.
+        // slot holds `slot_size` bytes, which `len` does not exceed (checked in `Consumer::message`), initialised
+        // as all shared memory is, and mapped as long as the consumer.
         unsafe { core::slice::from_raw_parts(payload, self.len) }
     }
 }

@@ -162,9 +162,10 @@ pub(crate) fn without_sigpipe<T>(f: impl FnOnce() -> io::Result<T>) -> io::Resul
     if action.sa_sigaction == libc::SIG_IGN {
         return f();
     }
-    // SAFETY: all-zero signal sets are valid; sigemptyset and sigaddset write to them, and the
-    // mask calls read and write them. SIGPIPE of a write is directed to this very thread, so that
-    // blocking it here and taking the pending one away touches nobody else's.
+    // SAFETY: all-zero signal sets are valid; sigemptyset, sigaddset and sigpending write to them, and the
+    // mask calls, sigismember and sigtimedwait read and write them and read `now`: all of them variables
+    // that live through it. What a null pointer stands for is not written. SIGPIPE of a write is directed to
+    // this very thread, so that blocking it here and taking the pending one away touches nobody else's.
     unsafe {
         let mut pipe: libc::sigset_t = core::mem::zeroed();
         let mut old: libc::sigset_t = core::mem::zeroed();

@@ -353,8 +353,9 @@ impl Held<'_> {
         let start = (position % capacity as u64) as usize;
         let first = bytes.len().min(capacity - start);
         // SAFETY: both parts lie within the `capacity` bytes of data: start < capacity, first <=
-        // capacity - start, and the rest is at most capacity - first. Others keep away while this
-        // process holds the buffer.
+        // capacity - start, and the rest is at most capacity - first. So they do within `bytes`, which they
+        // make up together; and it is not that data, which is lent to nobody as a slice. Others keep away
+        // while this process holds the buffer.
         unsafe {
             let data = self.memory.data();
             data.add(start)
@@ -369,7 +370,8 @@ impl Held<'_> {
         assert!(into.len() <= capacity);
         let start = (position % capacity as u64) as usize;
         let first = into.len().min(capacity - start);
-        // SAFETY: as in `write`.
+        // SAFETY: as in `write`, with `into` in place of `bytes`, which is borrowed for writing. The bytes of
+        // shared memory are always initialised.
         unsafe {
             let data = self.memory.data();
             into.as_mut_ptr()
