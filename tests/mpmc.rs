@@ -208,18 +208,20 @@ fn a_full_ring_whose_consumers_left_says_closed() {
 fn a_wait_however_short_tells_that_all_peers_left_as_it_does_over_spsc() {
     let _watchdog = watchdog(60);
     for wait in WaitStrategy::ALL {
+        let both_closed = |sent: Result<(), SendError>, received: Result<(), RecvError>| {
+            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
+            let closed = matches!(received, Err(RecvError::Closed));
+            assert!(closed, "{wait:?} {received:?}");
+        };
         for short in [Duration::ZERO, Duration::from_millis(5)] {
             let config = || Config::default().slots(2).wait(wait);
             let (messages, rest) = (ring(config()), ring(config()));
             let (mut tx, mut rx) = (messages.producer().unwrap(), rest.consumer().unwrap());
             drop((messages.consumer().unwrap(), rest.producer().unwrap()));
             while tx.try_send(b"fill").is_ok() {}
-            let sent = tx.send_timeout(b"more", short);
-            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
-            let received = rx.recv_timeout(short);
-            assert!(
-                matches!(received, Err(RecvError::Closed)),
-                "{wait:?} {received:?}"
+            both_closed(
+                tx.send_timeout(b"more", short),
+                rx.recv_timeout(short).map(drop),
             );
 
             let items = || mpmc::items::Ring::anonymous(config()).unwrap();
@@ -227,13 +229,7 @@ fn a_wait_however_short_tells_that_all_peers_left_as_it_does_over_spsc() {
             let (mut tx, mut rx) = (full.producer().unwrap(), rest.consumer().unwrap());
             drop((full.consumer().unwrap(), rest.producer().unwrap()));
             while tx.try_send(1).is_ok() {}
-            let sent = tx.send_timeout(2, short);
-            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
-            let received = rx.recv_timeout(short);
-            assert!(
-                matches!(received, Err(RecvError::Closed)),
-                "{wait:?} {received:?}"
-            );
+            both_closed(tx.send_timeout(2, short), rx.recv_timeout(short).map(drop));
 
             let bytes = || {
                 let config = ringway::spsc::Config::default().capacity(4096);
@@ -243,12 +239,9 @@ fn a_wait_however_short_tells_that_all_peers_left_as_it_does_over_spsc() {
             let (mut tx, mut rx) = (full.producer().unwrap(), rest.consumer().unwrap());
             drop((full.consumer().unwrap(), rest.producer().unwrap()));
             while tx.try_send(b"fill").is_ok() {}
-            let sent = tx.send_timeout(b"more", short);
-            assert!(matches!(sent, Err(SendError::Closed)), "{wait:?} {sent:?}");
-            let received = rx.recv_timeout(short);
-            assert!(
-                matches!(received, Err(RecvError::Closed)),
-                "{wait:?} {received:?}"
+            both_closed(
+                tx.send_timeout(b"more", short),
+                rx.recv_timeout(short).map(drop),
             );
         }
     }
