@@ -545,6 +545,20 @@ fn slow_reader(setup: Setup) -> Cell {
     OK
 }
 
+/// Makes the call until it no longer fails in a way that passes.
+fn outlast<E: std::fmt::Debug>(
+    passes: impl Fn(&E) -> bool,
+    mut call: impl FnMut() -> Result<(), E>,
+) {
+    common::until(|| match call() {
+        Err(error) if passes(&error) => false,
+        result => {
+            result.unwrap();
+            true
+        }
+    });
+}
+
 fn timeouts(setup: Setup) -> Cell {
     let short = Duration::from_millis(20);
     let mut got = Vec::new();
@@ -562,17 +576,16 @@ fn timeouts(setup: Setup) -> Cell {
     let (mut tx, mut peer) = child_receives(setup, "later");
     let size = tx.capabilities().max_message.min(1000);
     let before = tx.capabilities().mechanism;
-    let mut accepted = 0;
+    // Also over a time in which `auto` has not agreed yet.
+    let not_yet = |error: &SendError| matches!(error, SendError::Full);
+    outlast(not_yet, || tx.try_send(&message(0, size)));
+    if tx.capabilities().mechanism != before {
+        peer.hear("FIRST"); // it was `auto`, and the receiver agreed by receiving
+    }
+    let mut accepted = 1;
     let full = loop {
         match tx.try_send(&message(accepted, size)) {
-            Ok(()) => {
-                accepted += 1;
-                if accepted == 1 && tx.capabilities().mechanism != before {
-                    peer.hear("FIRST"); // it was `auto`, and the receiver agreed by receiving
-                }
-            }
-            // `auto` has not agreed yet.
-            Err(SendError::Full) if accepted == 0 => std::thread::sleep(Duration::from_millis(1)),
+            Ok(()) => accepted += 1,
             Err(error) => break error,
         }
     };
@@ -822,13 +835,11 @@ fn check_mark(got: &[u8], counts: &mut [u64; 3]) {
 fn receive_marked(rx: &mut dyn Receiver, senders: usize) {
     let mut counts = [0u64; 3];
     let mut got = Vec::new();
+    // Those who had come by then may all have left, and another come yet.
+    let for_now = |error: &RecvError| matches!(error, RecvError::Closed);
     while counts.iter().sum::<u64>() < MARKS * senders as u64 {
-        match rx.recv(&mut got) {
-            Ok(()) => check_mark(&got, &mut counts),
-            // All who had come by then have left; another may come yet.
-            Err(RecvError::Closed) => std::thread::sleep(Duration::from_millis(1)),
-            Err(error) => panic!("{error:?} after {counts:?}"),
-        }
+        outlast(for_now, || rx.recv(&mut got));
+        check_mark(&got, &mut counts);
     }
 }
 
@@ -872,10 +883,8 @@ fn successor(setup: Setup) -> Cell {
         let mut got = Vec::new();
         for index in 0..3 {
             // A receiver that is told of the former one's death asks again.
-            while let Err(error) = rx.recv(&mut got) {
-                assert!(matches!(error, RecvError::PeerDied), "{error:?}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let former = |error: &RecvError| matches!(error, RecvError::PeerDied);
+            outlast(former, || rx.recv(&mut got));
             assert_eq!(got, message(index, 20));
         }
         peer.kill();
@@ -888,14 +897,9 @@ fn successor(setup: Setup) -> Cell {
     for round in 0..2 {
         let mut peer = Peer::start(&endpoint, "recv", "three and stay", Stdio::null());
         for index in 0..3 {
-            // Nor does a sender's, until it has found its way to it.
-            while let Err(error) = tx.send(&message(index, 20)) {
-                assert!(
-                    matches!(error, SendError::PeerDied) && round > 0,
-                    "{error:?}"
-                );
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            // So does a sender, until it has found its way to the new one.
+            let former = |error: &SendError| round > 0 && matches!(error, SendError::PeerDied);
+            outlast(former, || tx.send(&message(index, 20)));
         }
         peer.hear("STAYING");
         peer.kill();
@@ -912,10 +916,8 @@ fn successor(setup: Setup) -> Cell {
                 }
                 assert_end(&mut *rx, |end| matches!(end, RecvError::Closed));
             });
-            while let Err(error) = tx.send(b"to the successor") {
-                assert!(matches!(error, SendError::PeerDied), "{error:?}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let former = |error: &SendError| matches!(error, SendError::PeerDied);
+            outlast(former, || tx.send(b"to the successor"));
             drop(tx);
             successor.join().unwrap();
             return OK;
@@ -1316,16 +1318,13 @@ fn send_script(script: &str, mut tx: Box<dyn Sender>) {
 
 /// The size of the first message, which must be the same before and after `auto` has agreed.
 fn endless_first(tx: &mut dyn Sender) -> usize {
-    loop {
-        // Agreeing needs a send; a message that is too large is refused, and agrees first.
-        match tx.try_send(&vec![0; 17 << 20]) {
-            Err(SendError::MessageTooLarge { .. }) => {
-                return endless_size(0, tx.capabilities().max_message);
-            }
-            Err(SendError::Full) => std::thread::sleep(Duration::from_millis(1)),
-            other => panic!("{other:?}"),
-        }
-    }
+    // Agreeing needs a send; a message that is too large is refused, and agrees first.
+    common::until(|| match tx.try_send(&vec![0; 17 << 20]) {
+        Err(SendError::MessageTooLarge { .. }) => true,
+        Err(SendError::Full) => false,
+        other => panic!("{other:?}"),
+    });
+    endless_size(0, tx.capabilities().max_message)
 }
 
 fn receive_script(script: &str, mut rx: Box<dyn Receiver>) {
