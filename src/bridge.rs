@@ -16,14 +16,18 @@
 //!
 //! A wake-up that reaches the worker for a wait that was given up meanwhile was meant for one sleeper
 //! among several (`wait::Bell` wakes one): the worker wakes the next one in its place.
+//!
+//! A forked child has the list of the workers but none of their threads, which may have held a lock at that very
+//! moment: it begins with a list of its own, and never looks at the other.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::os::clock::Deadline;
+use crate::os::fork::Mark;
 use crate::os::futex::{self, Waited};
 use crate::primitive::AtomicU64;
 use crate::sleeper::{SLICE, futex_half};
@@ -166,7 +170,40 @@ struct List {
     ended: bool,
 }
 
-static WORKERS: Mutex<Vec<Arc<Worker>>> = Mutex::new(Vec::new());
+/// The workers of one process.
+struct Workers {
+    mark: Mark,
+    all: Mutex<Vec<Arc<Worker>>>,
+}
+
+impl Workers {
+    /// Those of this process. Never freed: a child leaves its parent's as it is.
+    fn here() -> &'static Workers {
+        static HERE: AtomicPtr<Workers> = AtomicPtr::new(std::ptr::null_mut());
+        let mark = Mark::here();
+        // SYNC: the list is made. Acquire: what the pointer leads to was written before it.
+        let mut here = HERE.load(Ordering::Acquire);
+        loop {
+            // SAFETY: null, or made below and never freed; nobody has it exclusively.
+            if let Some(workers) = unsafe { here.as_ref() }
+                && workers.mark.is_here()
+            {
+                return workers;
+            }
+            let all = Mutex::default();
+            let made = Box::into_raw(Box::new(Workers { mark, all }));
+            // SYNC: the list is made. Release: it was written before. Acquire, failing: as the load.
+            match HERE.compare_exchange(here, made, Ordering::Release, Ordering::Acquire) {
+                Ok(_) => here = made,
+                Err(other) => {
+                    // SAFETY: from `into_raw` just now, and shown to nobody.
+                    drop(unsafe { Box::from_raw(made) });
+                    here = other;
+                }
+            }
+        }
+    }
+}
 
 /// Has `waker` called once when one of the words is woken or is not what is expected; also for no
 /// reason.
@@ -181,7 +218,7 @@ pub(crate) fn register(wait: &Wait<'_>, waker: &Waker) -> std::io::Result<Regist
         waker: Mutex::new(waker.clone()),
         _keep: wait.keep.clone(),
     });
-    let mut workers = lock(&WORKERS);
+    let mut workers = lock(&Workers::here().all);
     workers.retain(|worker| !lock(&worker.list).ended);
     for worker in workers.iter() {
         if worker.accept(&entry) {

@@ -2,6 +2,7 @@
 #![cfg(feature = "tokio")]
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::pin::pin;
 use std::process::Stdio;
@@ -597,6 +598,50 @@ fn a_thousand_idle_rings_with_futexes_use_no_processor() {
 fn a_thousand_idle_rings_with_event_descriptors_use_no_processor() {
     let entry = "a_thousand_idle_rings_with_event_descriptors_use_no_processor";
     idle_alone(entry, WaitStrategy::EventFd, 1000);
+}
+
+/// A child of a plain fork has its parent's memory, and none of its threads.
+#[test]
+fn a_forked_child_of_one_that_waits_is_woken_itself() {
+    let entry = "a_forked_child_of_one_that_waits_is_woken_itself";
+    let _watchdog = watchdog(100);
+    if task().is_none() {
+        let status = child(entry, "alone").status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let [idle, there] = [(); 2].map(|()| Ring::anonymous(Config::default()).unwrap());
+    let executor = runtime();
+    let mut waits = executor.block_on(async { idle.consumer().unwrap().into_async().unwrap() });
+    let mut buffer = Vec::new();
+    let mut waiting = Box::pin(waits.recv_into(&mut buffer));
+    executor.block_on(async { assert!(waiting.as_mut().now_or_never().is_none()) });
+    let (mut asleep, mut tell) = std::io::pipe().unwrap();
+    // SAFETY: the child uses what its own runtime and handles need, and leaves with _exit.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+            let got = runtime().block_on(async {
+                let mut rx = there.consumer().unwrap().into_async().unwrap();
+                let mut got = Vec::new();
+                let mut next = Box::pin(rx.recv_into(&mut got));
+                assert!(next.as_mut().now_or_never().is_none());
+                tell.write_all(b"!").unwrap();
+                next.as_mut().await.unwrap();
+                drop(next);
+                got
+            });
+            // SAFETY: ends the process.
+            unsafe { nix::libc::_exit(if got == b"for the child" { 0 } else { 1 }) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            drop(tell);
+            asleep.read_exact(&mut [0]).unwrap();
+            there.producer().unwrap().send(b"for the child").unwrap();
+            let status = nix::sys::wait::waitpid(child, None).unwrap();
+            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+    }
 }
 
 #[test]
