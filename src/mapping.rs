@@ -309,8 +309,8 @@ impl Mapping {
         }
     }
 
-    /// To be called by one who leaves: takes the name away if nobody else is attached and `drained`
-    /// says that nothing undelivered is left.
+    /// To be called by one who leaves, last of all: takes the name away if nobody else is attached and `drained`
+    /// says that nothing undelivered is left. It does not count as attached any more.
     pub(crate) fn unlink_if_last(&self, drained: impl FnOnce() -> bool) {
         let Place::Path(path) = &self.place else {
             return;
@@ -318,14 +318,16 @@ impl Mapping {
         if !self.presence.is_here() {
             return; // A forked child: the lock is its parent's.
         }
-        // The shared lock becomes an exclusive one, or it does not because others hold it.
+        // Let go of first, then taken for oneself: were the one turned into the other, of two who leave at once each
+        // would find the other still there. So the last to let go finds nobody, or one who does this in its place.
+        let _ = self.presence.unlock(layout::PRESENCE);
         if matches!(self.presence.try_lock(layout::PRESENCE, true), Ok(true)) {
             // Looked at under the lock: whoever sent something meanwhile has left again, or is here.
             if drained() && os::shm::is_named(&self.file, path) {
                 // Nobody can be told here, and the name does no harm: the next one replaces it.
                 let _ = std::fs::remove_file(path);
             }
-            let _ = self.presence.try_lock(layout::PRESENCE, false);
+            let _ = self.presence.unlock(layout::PRESENCE);
         }
     }
 }

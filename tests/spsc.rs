@@ -446,7 +446,7 @@ fn memory_that_is_not_sealed_is_refused() {
 #[test]
 fn other_process() {
     let Some(task) = task() else { return };
-    let _watchdog = watchdog(100);
+    let _watchdog = watchdog(200);
     let words: Vec<&str> = task.split(' ').collect();
     match words[..] {
         ["send", name, from, to] => {
@@ -620,6 +620,28 @@ fn a_name_whose_owners_were_killed_does_not_block_a_restart() {
     child.0.wait().unwrap();
     let ring = spsc::create(&name, small()).unwrap();
     assert_eq!(ring.stats().sent, 0);
+}
+
+#[test]
+fn of_two_who_leave_at_once_one_takes_the_name_away() {
+    let _watchdog = watchdog(100);
+    let name = name("at-once");
+    for round in 0..1000 {
+        let created = spsc::create(&name, small()).unwrap();
+        let attached = spsc::attach(&name).unwrap();
+        let tx = created.producer().unwrap();
+        let rx = attached.consumer().unwrap();
+        let meet = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                meet.wait();
+                drop((tx, created));
+            });
+            meet.wait();
+            drop((rx, attached));
+        });
+        assert!(!path(&name).exists(), "round {round}");
+    }
 }
 
 #[test]

@@ -85,10 +85,13 @@ impl LockFile {
 
     /// Gives up the lock on `byte`.
     pub(crate) fn unlock(&self, byte: u64) -> io::Result<()> {
-        let lock = lock_of(libc::F_UNLCK, byte);
+        self.unlock_as(&lock_of(libc::F_UNLCK, byte))
+    }
+
+    fn unlock_as(&self, lock: &libc::flock) -> io::Result<()> {
         // SAFETY: F_OFD_SETLK reads `lock`, which is fully initialised.
         retry(|| unsafe {
-            libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &lock) as libc::c_long
+            libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, lock) as libc::c_long
         })
         .map(drop)
     }
@@ -107,6 +110,13 @@ impl LockFile {
 impl Drop for LockFile {
     fn drop(&mut self) {
         if self.here.is_here() {
+            // Closing is not enough: a process that another thread has started just now has a copy of the
+            // descriptor until it runs its program, and with it the locks.
+            let all = libc::flock {
+                l_len: 0,
+                ..lock_of(libc::F_UNLCK, 0)
+            };
+            let _ = self.unlock_as(&all);
             fork::forget(self.file.as_raw_fd());
             // SAFETY: dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.file) };
