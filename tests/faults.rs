@@ -329,6 +329,7 @@ fn sweep(what: &str) {
         let all = errnos(call, arguments);
         let same = seen.entry(call).or_default();
         *same += 1;
+        let ordinal = *same;
         let after = calls[nth..].iter().filter(|(other, _)| *other == call);
         let is_chosen = *same <= few || after.count() <= few;
         let some = all.iter().skip(nth % all.len().max(1));
@@ -339,10 +340,11 @@ fn sweep(what: &str) {
         };
         for &errno in chosen {
             let mut at = 0;
+            // A run is not always the same to the call: a look through /proc is longer when there are more
+            // processes. So it is counted among those of its kind.
             let [first, again, open, left] = run(&mut |now, _| {
-                at += 1;
-                // A run is not always the same to the call; another one in its place is not touched.
-                (at == nth + 1 && now == call).then_some(errno as i32)
+                at += usize::from(now == call);
+                (now == call && at == ordinal).then_some(errno as i32)
             });
             let case = format!(
                 "{what}: call {nth} ({call}) fails with {errno}: {first}; again {again}; {open} descriptors; left {left}"
