@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use ringway::spsc::{Config, Ring};
 
 const BATCH: u32 = 100;
@@ -93,14 +95,36 @@ fn echo_on_tokio(there: &Ring, back: &Ring) {
     });
 }
 
+/// The first two processors that this process may use. Both sides are to keep up: a scheduler that puts them on one
+/// makes them sleep.
+fn two_processors() -> [usize; 2] {
+    let may = sched_getaffinity(Pid::this()).expect("an affinity");
+    let mut all = (0..CpuSet::count()).filter(|cpu| may.is_set(*cpu).is_ok_and(|is| is));
+    let first = all.next().expect("a processor");
+    [first, all.next().unwrap_or(first)]
+}
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("a processor");
+    sched_setaffinity(Pid::this(), &set).expect("pinned");
+}
+
 /// Runs `measure` here against `echo` in a forked child.
-fn round(config: &Config, measure: fn(&Ring, &Ring) -> f64, echo: fn(&Ring, &Ring)) -> f64 {
+fn round(
+    cpus: [usize; 2],
+    config: &Config,
+    measure: fn(&Ring, &Ring) -> f64,
+    echo: fn(&Ring, &Ring),
+) -> f64 {
     let there = Ring::anonymous(config.clone()).expect("a ring");
     let back = Ring::anonymous(config.clone()).expect("a ring");
-    // SAFETY: this process has one thread; the child uses rings, which a child may, and exits.
+    // SAFETY: no other thread but the bridge's, which holds nothing that the child needs; it uses rings, which a
+    // child may, and exits.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "a child");
     if pid == 0 {
+        pin(cpus[1]);
         echo(&there, &back);
         std::process::exit(0);
     }
@@ -115,11 +139,13 @@ fn round(config: &Config, measure: fn(&Ring, &Ring) -> f64, echo: fn(&Ring, &Rin
 fn main() {
     let futex = Config::default();
     let event = Config::default().wait(ringway::wait::WaitStrategy::EventFd);
+    let cpus = two_processors();
+    pin(cpus[0]);
     let mut results = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        results[0].push(round(&futex, blocking, echo_blocking));
-        results[1].push(round(&futex, on_tokio, echo_on_tokio));
-        results[2].push(round(&event, on_tokio, echo_on_tokio));
+        results[0].push(round(cpus, &futex, blocking, echo_blocking));
+        results[1].push(round(cpus, &futex, on_tokio, echo_on_tokio));
+        results[2].push(round(cpus, &event, on_tokio, echo_on_tokio));
     }
     let against = |column: &[f64]| {
         median(
