@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::pin::pin;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use ringway::broadcast;
@@ -27,9 +27,12 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Lets others go first, so many times: for them long enough to fall asleep, or not.
+/// Lets others go first, so many times: for them long enough to fall asleep, or not. On a busy machine each time
+/// takes as long as others like: then fewer do.
 fn dawdle(turns: u64) {
-    (0..turns).for_each(|_| std::thread::yield_now());
+    let end = Instant::now() + Duration::from_millis(1);
+    let turns = (0..turns).take_while(|_| Instant::now() < end);
+    turns.for_each(|_| std::thread::yield_now());
 }
 
 /// How two processes come to share a ring: by a name, or over a socket.
