@@ -157,9 +157,7 @@ impl std::os::fd::AsFd for Pidfd {
 /// When process `pid` started, in clock ticks since boot; 0 when there is none. With the id it
 /// names a process for good, since ids are used again.
 pub(crate) fn start_time(pid: u32) -> u64 {
-    Stat::read(format!("/proc/{pid}/stat"))
-        .and_then(|stat| stat.field(22))
-        .unwrap_or(0)
+    Stat::of(pid).and_then(|stat| stat.field(22)).unwrap_or(0)
 }
 
 /// The inode of this process's pid namespace: only inside the same one does a process id of

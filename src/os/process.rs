@@ -202,13 +202,18 @@ fn descendants(ancestor: u32) -> Vec<u32> {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    Stat::read(format!("/proc/{pid}/stat"))?.field(4)
+    Stat::of(pid)?.field(4)
 }
 
 /// What `/proc` says of a process, or of one of its threads.
 pub(crate) struct Stat(String);
 
 impl Stat {
+    /// What is said of process `pid`.
+    pub(crate) fn of(pid: u32) -> Option<Stat> {
+        Stat::read(format!("/proc/{pid}/stat"))
+    }
+
     /// Reads the `stat` file at `path`; none when that process or thread is gone.
     pub(crate) fn read(path: impl AsRef<Path>) -> Option<Stat> {
         let stat = Stat(std::fs::read_to_string(path).ok()?);

@@ -628,7 +628,7 @@ mod tests {
         let process = child.id();
         assert!(find_in(process, &name).is_some());
         child.kill().unwrap();
-        let stat = || Stat::read(format!("/proc/{process}/stat")).unwrap();
+        let stat = || Stat::of(process).unwrap();
         while stat().field(3) != Some('Z') {
             std::thread::yield_now();
         }

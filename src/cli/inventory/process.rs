@@ -25,7 +25,7 @@ pub(crate) struct Process {
 /// Process `pid`; if `start_time` is not 0, only the one that started then, since numbers are used
 /// again.
 pub(crate) fn process(pid: u32, start_time: u64) -> Option<Process> {
-    let stat = Stat::read(format!("/proc/{pid}/stat"))?;
+    let stat = Stat::of(pid)?;
     let state = match stat.field::<char>(3)? {
         'R' => "running",
         'S' | 'I' => "sleeping",
