@@ -28,6 +28,8 @@ pub(super) struct Ring {
     observer: Observer,
     /// At the last screen.
     before: Snapshot,
+    /// When that was, if it was a tick.
+    ticked: Option<Instant>,
     pub(super) now: Snapshot,
     pub(super) state: State,
     /// Sums of what was seen between two screens, for averages; of what waits, only if it was told
@@ -64,7 +66,6 @@ pub(super) struct Model {
     pub(super) rings: Vec<Ring>,
     pub(super) chosen: usize,
     pub(super) paused: bool,
-    last: Instant,
 }
 
 impl Model {
@@ -75,7 +76,6 @@ impl Model {
             rings: Vec::new(),
             chosen: 0,
             paused: false,
-            last: Instant::now(),
         }
     }
 
@@ -92,8 +92,6 @@ impl Model {
             return;
         }
         let chosen = self.rings.get(self.chosen).map(|ring| ring.id);
-        let seconds = self.last.elapsed().as_secs_f64();
-        self.last = Instant::now();
         let mut known: HashMap<(u64, u64), Ring> =
             self.rings.drain(..).map(|ring| (ring.id, ring)).collect();
         for thing in inventory::find(&[], &Openers::find()) {
@@ -108,7 +106,7 @@ impl Model {
             let ring = known.remove(&thing.id).or_else(|| Ring::new(&thing));
             if let Some(mut ring) = ring {
                 ring.look();
-                ring.tick(seconds);
+                ring.tick();
                 self.rings.push(ring);
             }
         }
@@ -161,6 +159,7 @@ impl Ring {
             id: thing.id,
             observer,
             before: now.clone(),
+            ticked: None,
             state: inventory::state_of(&now),
             now,
             looks: 0,
@@ -182,7 +181,10 @@ impl Ring {
         }
     }
 
-    fn tick(&mut self, seconds: f64) {
+    fn tick(&mut self) {
+        // One just found has no rate yet: what passed in the microseconds since then says nothing.
+        let since = self.ticked.replace(Instant::now());
+        let seconds = since.map_or(f64::INFINITY, |since| since.elapsed().as_secs_f64());
         let per_second = |now: u64, before: u64| {
             let rate = now.saturating_sub(before) as f64 / seconds;
             if rate.is_finite() { rate } else { 0.0 }
@@ -241,5 +243,30 @@ impl Ring {
         }
         self.before = now.clone();
         (self.looks, self.used, self.waiting) = (0, 0, Some(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What passes between the finding of a ring and the first look at it, microseconds later, is no rate.
+    #[test]
+    fn a_ring_that_was_just_found_has_no_rate_yet() {
+        let name = format!("top-found-{}", std::process::id());
+        let ring = crate::spsc::create(&name, Default::default()).unwrap();
+        let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        let found = inventory::find(&[], &Openers::find());
+        let thing = found.iter().find(|thing| thing.name == name).unwrap();
+        let mut shown = Ring::new(thing).unwrap();
+        let mut next = || {
+            tx.send(b"one more").unwrap();
+            drop(rx.recv().unwrap());
+            shown.look();
+            shown.tick();
+            shown.rates.messages
+        };
+        assert_eq!(next(), 0.0);
+        assert!(next() > 0.0);
     }
 }
