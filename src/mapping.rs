@@ -39,6 +39,8 @@ pub(crate) const PREFIX: &str = "ringway.";
 const NAME_MAX: usize = 200;
 /// How often an attacher looks again at a name that is just being replaced.
 const REPLACING: u32 = 10_000;
+/// How often one who attaches or creates does both.
+const CREATING: u32 = 16;
 
 /// Where a ring's file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,41 @@ pub(crate) struct Making {
     pub(crate) mode: u32,
     /// Whether to ask for huge pages.
     pub(crate) huge: bool,
+    /// What to do when the name is taken by a ring that nobody is attached to.
+    pub(crate) abandoned: Abandoned,
+}
+
+/// What becomes of a ring that nobody is attached to, but which still has its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// The new one takes its place, whatever is in it.
+    Replace,
+    /// It is in the way of the new one: what is in it waits for whoever attaches.
+    Keep,
+}
+
+/// Attaches, or creates what does not exist. `create` is told to keep what is abandoned: if something has
+/// appeared since `attach` looked, messages may be in it already, and whoever sent them may have left.
+///
+/// # Errors
+/// Those of both. That it exists already, if `attach` never finds it and `create` always does: then somebody does
+/// not let go of the lock that is held while a name is replaced.
+pub(crate) fn create_or_attach<R>(
+    attach: impl Fn() -> Result<R, Error>,
+    create: impl Fn(Abandoned) -> Result<R, Error>,
+) -> Result<R, Error> {
+    let mut left = CREATING;
+    loop {
+        match attach() {
+            Err(Error::NotFound { .. }) => {}
+            result => return result,
+        }
+        match create(Abandoned::Keep) {
+            // Somebody else created it in between.
+            Err(Error::AlreadyExists { .. }) if left > 0 => left -= 1,
+            result => return result,
+        }
+    }
 }
 
 /// The memory of a ring, mapped.
@@ -116,7 +153,7 @@ impl Mapping {
             && std::fs::symlink_metadata(path).is_ok()
         {
             // Before memory is asked for: what is in the way may be what fills the place.
-            remove_abandoned(name, path, header.kind)?;
+            making.make_way(name, path, header.kind)?;
         }
         loop {
             let (file, header, huge_refused) = make_file(name, &place, header, making)?;
@@ -146,7 +183,7 @@ impl Mapping {
                 Place::Path(path) => match os::shm::link(&mapping.file, path) {
                     Ok(()) => return Ok(mapping),
                     Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                        remove_abandoned(name, path, header.kind)?;
+                        making.make_way(name, path, header.kind)?;
                     }
                     Err(error) => return Err(Error::os("linkat", name, error)),
                 },
@@ -572,19 +609,22 @@ pub(crate) fn remove_if_abandoned(
     Ok(Removal::Removed)
 }
 
-/// As [`remove_if_abandoned`], for somebody who wants the name: one in use is in the way, and so is one
-/// of another version.
-fn remove_abandoned(name: &str, path: &Path, kind: u32) -> Result<(), Error> {
-    let what = Kind::from_code(kind).map_or("ring", Kind::name);
-    if let Ok(file) = open(name, path, what, true) {
-        read_any_header(name, &file)?;
-    }
-    match remove_if_abandoned(name, path, || false)? {
-        Removal::Removed => Ok(()),
-        Removal::InUse | Removal::Kept => Err(Error::AlreadyExists {
-            what,
-            name: name.into(),
-        }),
+impl Making {
+    /// As [`remove_if_abandoned`], for somebody who wants the name: one in use is in the way, and so is one
+    /// of another version.
+    fn make_way(&self, name: &str, path: &Path, kind: u32) -> Result<(), Error> {
+        let what = Kind::from_code(kind).map_or("ring", Kind::name);
+        if let Ok(file) = open(name, path, what, true) {
+            read_any_header(name, &file)?;
+        }
+        let keep = || self.abandoned == Abandoned::Keep;
+        match remove_if_abandoned(name, path, keep)? {
+            Removal::Removed => Ok(()),
+            Removal::InUse | Removal::Kept => Err(Error::AlreadyExists {
+                what,
+                name: name.into(),
+            }),
+        }
     }
 }
 

@@ -644,6 +644,36 @@ fn of_two_who_leave_at_once_one_takes_the_name_away() {
     }
 }
 
+/// A consumer may find no ring, and then that its producer has created one, sent into it and left.
+#[test]
+fn what_was_sent_before_a_ring_is_attached_to_or_created_is_received() {
+    let _watchdog = watchdog(100);
+    let name = name("comes-and-goes");
+    let meet = std::sync::Barrier::new(2);
+    for round in 0..500 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                meet.wait();
+                let ring = spsc::create_or_attach(&name, small()).unwrap();
+                ring.producer().unwrap().send(b"sent").unwrap();
+            });
+            meet.wait();
+            for _ in 0..round % 32 * 32 {
+                std::hint::spin_loop();
+            }
+            let ring = spsc::create_or_attach(&name, small()).unwrap();
+            let mut rx = ring.consumer().unwrap();
+            let received = rx.recv_timeout(Duration::from_secs(10));
+            assert_eq!(
+                received.as_deref().ok(),
+                Some(&b"sent"[..]),
+                "round {round}"
+            );
+        });
+        assert!(!path(&name).exists(), "round {round}");
+    }
+}
+
 #[test]
 fn a_forked_child_cannot_pass_for_its_parent_nor_keep_it_alive() {
     let _watchdog = watchdog(100);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::error::Error;
 use crate::layout::{Header, Kind};
-use crate::mapping::{self, Making, Mapping, Place};
+use crate::mapping::{self, Abandoned, Making, Mapping, Place};
 use crate::os;
 use crate::os::life::LockFile;
 use crate::os::semaphore::Semaphore;
@@ -47,7 +47,7 @@ const ROLE_SUBSCRIBER: u32 = 1;
 /// # Ok::<(), ringway::Error>(())
 /// ```
 pub fn create(name: &str, config: Config) -> Result<Ring, Error> {
-    Ring::make(name, Place::of(name)?, &config)
+    Ring::make(name, Place::of(name)?, &config, Abandoned::Replace)
 }
 
 /// Attaches to the ring `name`.
@@ -69,17 +69,11 @@ pub fn attach(name: &str) -> Result<Ring, Error> {
 /// # Errors
 /// As [`create`] and [`attach`].
 pub fn create_or_attach(name: &str, config: Config) -> Result<Ring, Error> {
-    loop {
-        match attach(name) {
-            Err(Error::NotFound { .. }) => {}
-            result => return result,
-        }
-        match create(name, config.clone()) {
-            // Somebody else created it in between.
-            Err(Error::AlreadyExists { .. }) => {}
-            result => return result,
-        }
-    }
+    let place = Place::of(name)?;
+    mapping::create_or_attach(
+        || attach(name),
+        |abandoned| Ring::make(name, place.clone(), &config, abandoned),
+    )
 }
 
 /// A ring that this process has mapped. Handles are taken from it. Cheap to clone; the memory stays
@@ -356,7 +350,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Config`], [`Error::NoRoom`], [`Error::Unsupported`].
     pub fn anonymous(config: Config) -> Result<Ring, Error> {
-        Ring::make("(anonymous)", Place::Anonymous, &config)
+        Ring::make("(anonymous)", Place::Anonymous, &config, Abandoned::Replace)
     }
 
     /// The ring in an open file: one that [`Ring::as_fd`] gave, inherited or received.
@@ -391,12 +385,18 @@ impl Ring {
         )?)
     }
 
-    fn make(name: &str, place: Place, config: &Config) -> Result<Ring, Error> {
+    fn make(
+        name: &str,
+        place: Place,
+        config: &Config,
+        abandoned: Abandoned,
+    ) -> Result<Ring, Error> {
         let header = config.header()?;
         let geometry = Geometry::of(name, &header)?;
         let making = Making {
             mode: config.file_mode(),
             huge: false,
+            abandoned,
         };
         let mapping = Mapping::create(name, place, header, &making, |mapping| {
             fill(mapping, &geometry)?;

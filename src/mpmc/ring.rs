@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::layout::{Header, Kind};
-use crate::mapping::{Making, Mapping, Place};
+use crate::mapping::{self, Abandoned, Making, Mapping, Place};
 use crate::os::eventfd::EventFd;
 use crate::passing;
 use crate::ring::mpmc::{Intents, Queue};
@@ -32,7 +32,7 @@ use crate::primitive::{AtomicU64, Pairs, Slots};
 /// # Ok::<(), ringway::Error>(())
 /// ```
 pub fn create(name: &str, config: Config) -> Result<Ring, Error> {
-    Ring::make(name, Place::of(name)?, config)
+    Ring::make(name, Place::of(name)?, config, Abandoned::Replace)
 }
 
 /// Attaches to the ring `name`.
@@ -57,17 +57,11 @@ pub(super) fn attach_any(name: &str) -> Result<Ring, Error> {
 /// # Errors
 /// As [`create`] and [`attach`].
 pub fn create_or_attach(name: &str, config: Config) -> Result<Ring, Error> {
-    loop {
-        match attach(name) {
-            Err(Error::NotFound { .. }) => {}
-            result => return result,
-        }
-        match create(name, config.clone()) {
-            // Somebody else created it in between.
-            Err(Error::AlreadyExists { .. }) => {}
-            result => return result,
-        }
-    }
+    let place = Place::of(name)?;
+    mapping::create_or_attach(
+        || attach(name),
+        |abandoned| Ring::make(name, place.clone(), config.clone(), abandoned),
+    )
 }
 
 /// A ring that this process has mapped. Handles are taken from it: [`Ring::producer`] and
@@ -134,7 +128,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Config`], [`Error::NoRoom`].
     pub fn anonymous(config: Config) -> Result<Ring, Error> {
-        Ring::make("(anonymous)", Place::Anonymous, config)
+        Ring::make("(anonymous)", Place::Anonymous, config, Abandoned::Replace)
     }
 
     /// The ring in an open file: one that [`Ring::as_fd`] gave, inherited or received.
@@ -186,7 +180,7 @@ impl Ring {
         Ring::open(Mapping::from_fd(fd, Kind::Mpmc)?, None)
     }
 
-    fn make(name: &str, place: Place, config: Config) -> Result<Ring, Error> {
+    fn make(name: &str, place: Place, config: Config, abandoned: Abandoned) -> Result<Ring, Error> {
         let header = config.header()?;
         let geometry = Geometry::of(name, &header)?;
         let events = match geometry.wait {
@@ -200,6 +194,7 @@ impl Ring {
         let making = Making {
             mode: config.file_mode(),
             huge: false,
+            abandoned,
         };
         let mapping = Mapping::create(name, place, header, &making, |mapping| {
             fill(mapping, &geometry);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::layout::{Header, Kind};
-use crate::mapping::{self, Making, Mapping, Place};
+use crate::mapping::{self, Abandoned, Making, Mapping, Place};
 use crate::os;
 use crate::os::eventfd::EventFd;
 use crate::participant::{self, Life, Membership, Watch};
@@ -52,7 +52,7 @@ pub(super) const CONSUMER: u32 = 1;
 /// # Ok::<(), ringway::Error>(())
 /// ```
 pub fn create(name: &str, config: Config) -> Result<Ring, Error> {
-    Ring::make(name, Place::of(name)?, &config)
+    Ring::make(name, Place::of(name)?, &config, Abandoned::Replace)
 }
 
 /// Attaches to the ring `name`.
@@ -73,17 +73,11 @@ pub fn attach(name: &str) -> Result<Ring, Error> {
 /// # Errors
 /// As [`create`] and [`attach`].
 pub fn create_or_attach(name: &str, config: Config) -> Result<Ring, Error> {
-    loop {
-        match attach(name) {
-            Err(Error::NotFound { .. }) => {}
-            result => return result,
-        }
-        match create(name, config.clone()) {
-            // Somebody else created it in between.
-            Err(Error::AlreadyExists { .. }) => {}
-            result => return result,
-        }
-    }
+    let place = Place::of(name)?;
+    mapping::create_or_attach(
+        || attach(name),
+        |abandoned| Ring::make(name, place.clone(), &config, abandoned),
+    )
 }
 
 /// A ring that this process has mapped. The two roles are taken from it. Cheap to clone; the memory
@@ -262,7 +256,7 @@ impl Ring {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn anonymous(config: Config) -> Result<Ring, Error> {
-        Ring::make("(anonymous)", Place::Anonymous, &config)
+        Ring::make("(anonymous)", Place::Anonymous, &config, Abandoned::Replace)
     }
 
     /// The ring in an open file: one that [`Ring::as_fd`] gave, inherited or received.
@@ -305,7 +299,12 @@ impl Ring {
         Ring::open(mapping, events)
     }
 
-    fn make(name: &str, place: Place, config: &Config) -> Result<Ring, Error> {
+    fn make(
+        name: &str,
+        place: Place,
+        config: &Config,
+        abandoned: Abandoned,
+    ) -> Result<Ring, Error> {
         let header = config.header()?;
         let geometry = Geometry::of(name, &header)?;
         let events = match geometry.wait {
@@ -319,6 +318,7 @@ impl Ring {
         let making = Making {
             mode: config.file_mode(),
             huge: config.asks_huge_pages(),
+            abandoned,
         };
         let mapping = Mapping::create(name, place, header, &making, |mapping| {
             let at = mapping.at(mapping.header().control()).cast::<Control>();
