@@ -105,7 +105,9 @@ impl Play {
                     | Error::Version { .. }
                     | Error::RoleTaken { .. }
                     | Error::TooManyParticipants { .. }
-                    | Error::Mismatch { .. },
+                    | Error::Mismatch { .. }
+                    // Its header says that it wakes by event descriptors.
+                    | Error::Unsupported { .. },
                 ) => self.tally.count("refused", 1),
                 // The attacker holds a lock of everybody's.
                 Err(Error::Os { op: "presence", .. }) => self.tally.count("refused", 1),
