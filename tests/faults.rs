@@ -19,7 +19,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use ringway::channel::Patience;
 use ringway::control::{Client, Over, Server};
 use ringway::{Endpoint, RecvError, SendError, mpmc, spsc};
@@ -234,7 +233,6 @@ fn descriptors() -> usize {
 #[test]
 fn other_process() {
     let Some(what) = task() else { return };
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
     let mut report = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
     let name = format!(
         "test-faults-{}-{}",

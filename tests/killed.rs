@@ -7,11 +7,7 @@
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::drop_non_drop)] // giving up a reservation is what is tested
 
-use std::collections::HashSet;
-use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -20,6 +16,8 @@ use ringway::wait::WaitStrategy;
 use ringway::{Error, RecvError, SendError};
 
 mod common;
+#[path = "common/image.rs"]
+mod image;
 #[path = "common/step.rs"]
 mod step;
 use common::{Random, child, deep, task, until, watchdog};
@@ -220,26 +218,10 @@ fn stepped_process() {
     operate(&case.unwrap(), &spsc::attach(name).unwrap());
 }
 
-/// A sealed copy of a ring's memory, which nobody has locked.
-fn copy(image: &[u8]) -> Ring {
-    let name = CString::new("image").unwrap();
-    // SAFETY: the name is NUL-terminated; the descriptor is new, and ours alone.
-    let mut file = unsafe {
-        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-        File::from(OwnedFd::from_raw_fd(fd))
-    };
-    file.write_all(image).unwrap();
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: F_ADD_SEALS takes an integer.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    assert_eq!(result, 0);
-    Ring::from_fd(file.into()).unwrap()
-}
-
 /// What survivors find in the image: the messages there, and whether each was marked. They attach
 /// anew, and then a thousand more messages must pass.
 fn survive(image: &[u8], seed: u64) -> Result<Vec<(Vec<u8>, bool)>, String> {
-    let ring = copy(image);
+    let ring = Ring::from_fd(image::copy(image)).unwrap();
     let mut tx = ring.producer().map_err(|e| format!("producer: {e}"))?;
     let mut rx = ring.consumer().map_err(|e| format!("consumer: {e}"))?;
     let mut found = Vec::new();
@@ -306,42 +288,33 @@ fn step_through(index: usize, case: &Case, produces: bool) -> (usize, usize) {
         (Some(tx), None)
     };
     let file = File::open(format!("/dev/shm/ringway.{name}")).unwrap();
-    let mut image = vec![0; file.metadata().unwrap().len() as usize];
-    let mut now = image.clone();
+    let mut before = vec![0; file.metadata().unwrap().len() as usize];
     let task = format!("{name}:{}", case.operation);
-    let mut stepped = Stepped::start(&mut child("stepped_process", &task));
-    file.read_exact_at(&mut image, 0).unwrap();
-    let mut sleeper = None;
-    let mut rx = rx;
+    let stepped = Stepped::start(&mut child("stepped_process", &task));
+    let (mut sleeper, mut rx) = (None, rx);
     if case.operation == "send, to a sleeper" {
+        file.read_exact_at(&mut before, 0).unwrap();
         let mut rx = rx.take().unwrap();
         sleeper = Some(std::thread::spawn(move || {
-            let _ = rx.recv_timeout(Duration::from_secs(60));
+            let message = rx.recv_timeout(Duration::from_secs(60));
+            message.map(|message| message.to_vec())
         }));
+        // Until it has announced that it sleeps.
+        let mut now = before.clone();
         until(|| {
             file.read_exact_at(&mut now, 0).unwrap();
-            now != image
+            now != before
         });
-        image.clone_from(&now);
     }
-    let mut images = vec![image.clone()];
-    let mut known = HashSet::from([image]);
-    let end = stepped.run(|_| {
-        file.read_exact_at(&mut now, 0).unwrap();
-        if known.insert(now.clone()) {
-            images.push(now.clone());
-        }
-        true
-    });
+    let image::Steps {
+        images,
+        instructions,
+        end,
+    } = image::record(stepped, &file);
     assert_eq!(end, case.end, "{}", case.operation);
-    file.read_exact_at(&mut now, 0).unwrap();
-    if known.insert(now.clone()) {
-        images.push(now);
-    }
-    let steps = stepped.steps;
-    drop(stepped);
     if let Some(sleeper) = sleeper {
-        sleeper.join().unwrap();
+        let got = sleeper.join().unwrap();
+        assert_eq!(got.unwrap(), messages(0, case.sends)[0], "it was woken");
     }
     let mut last = Vec::new();
     for (i, image) in images.iter().enumerate() {
@@ -365,11 +338,11 @@ fn step_through(index: usize, case: &Case, produces: bool) -> (usize, usize) {
     drop((tx, rx));
     let _ = held.unlink();
     println!(
-        "{:<40} {steps:>7} instructions {:>4} images",
+        "{:<40} {instructions:>7} instructions {:>4} images",
         case.operation,
         images.len()
     );
-    (steps, images.len())
+    (instructions, images.len())
 }
 
 #[test]

@@ -8,11 +8,8 @@
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::drop_non_drop)] // giving up a reservation is what is tested
 
-use std::collections::HashSet;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
@@ -21,9 +18,12 @@ use ringway::wait::WaitStrategy;
 use ringway::{RecvError, SendError};
 
 mod common;
+#[path = "common/image.rs"]
+mod image;
 #[path = "common/step.rs"]
 mod step;
 use common::{Random, child, deep, task, until, watchdog};
+use image::{Steps, record};
 use step::{End, Stepped};
 
 const SLOTS: usize = 4;
@@ -252,22 +252,6 @@ fn stepped_process() {
     operate(&case.unwrap(), &mpmc::attach(name).unwrap());
 }
 
-/// A sealed copy of a ring's memory, which nobody has locked.
-fn copy(image: &[u8]) -> Ring {
-    let name = CString::new("image").unwrap();
-    // SAFETY: the name is NUL-terminated; the descriptor is new, and ours alone.
-    let mut file = unsafe {
-        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-        File::from(OwnedFd::from_raw_fd(fd))
-    };
-    file.write_all(image).unwrap();
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: F_ADD_SEALS takes an integer.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    assert_eq!(result, 0);
-    Ring::from_fd(file.into()).unwrap()
-}
-
 /// What one message was, and whether it was marked as redelivered.
 type Found = Vec<(Vec<u8>, bool)>;
 
@@ -286,7 +270,7 @@ fn take_all(rx: &mut Consumer, found: &mut Found) -> Result<bool, String> {
 /// What survivors find in the image: the messages there. They attach anew, and then every slot is usable,
 /// a thousand more messages pass, and as many can attach as the ring was made for.
 fn survive(image: &[u8], seed: u64) -> Result<Found, String> {
-    let ring = copy(image);
+    let ring = Ring::from_fd(image::copy(image)).unwrap();
     let mut rx = ring.consumer().map_err(|e| format!("consumer: {e}"))?;
     let mut tx = ring.producer().map_err(|e| format!("producer: {e}"))?;
     let mut found = Vec::new();
@@ -368,41 +352,6 @@ fn check(case: &Case, found: &Found) -> Result<(usize, usize), String> {
     Ok((gone, extra))
 }
 
-/// The images of a stepped stretch, in the order in which they came, without doubles.
-struct Steps {
-    images: Vec<Vec<u8>>,
-    instructions: usize,
-    end: End,
-}
-
-/// Steps a process, which is at its first mark, to its second or until it sleeps.
-fn record(mut stepped: Stepped, file: &File) -> Steps {
-    let mut now = vec![0; file.metadata().unwrap().len() as usize];
-    file.read_exact_at(&mut now, 0).unwrap();
-    let mut images = vec![now.clone()];
-    let mut known = HashSet::from([now.clone()]);
-    let mut last = now.clone();
-    let mut look = |images: &mut Vec<Vec<u8>>| {
-        file.read_exact_at(&mut now, 0).unwrap();
-        if now != last {
-            last.clone_from(&now);
-            if known.insert(now.clone()) {
-                images.push(now.clone());
-            }
-        }
-    };
-    let end = stepped.run(|_| {
-        look(&mut images);
-        true
-    });
-    look(&mut images);
-    Steps {
-        images,
-        instructions: stepped.steps,
-        end,
-    }
-}
-
 /// Steps through a case on a ring with living peers.
 fn step_through(case: &Case) -> Steps {
     let name = name(case.operation);
@@ -416,7 +365,7 @@ fn step_through(case: &Case) -> Steps {
         let mut before = vec![0; file.metadata().unwrap().len() as usize];
         file.read_exact_at(&mut before, 0).unwrap();
         sleeper = Some(std::thread::spawn(move || {
-            let _ = rx.recv_timeout(LATE);
+            rx.recv_timeout(LATE).map(|message| message.to_vec())
         }));
         // Until it has announced that it sleeps.
         let mut now = before.clone();
@@ -427,7 +376,8 @@ fn step_through(case: &Case) -> Steps {
     }
     let steps = record(stepped, &file);
     if let Some(sleeper) = sleeper {
-        sleeper.join().unwrap();
+        let got = sleeper.join().unwrap();
+        assert_eq!(got.unwrap(), pattern(case.there), "it was woken");
     }
     drop((tx, rx));
     let _ = held.unlink();

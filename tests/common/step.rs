@@ -2,14 +2,13 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 /// How a stepped stretch ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The process came to its next [`here`].
     Done,
-    /// It sleeps in the kernel.
+    /// It slept in the kernel, and nobody woke it.
     Asleep,
     /// The observer asked to stop.
     Enough,
@@ -30,8 +29,10 @@ pub fn here() {
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
-/// In the stepped process, once: asks to be traced by the parent.
+/// In the stepped process, once: asks to be traced by the parent. Ends with it, stopped or not: a test that is
+/// aborted drops nothing.
 pub fn traced() {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
     // SAFETY: PTRACE_TRACEME takes no further arguments.
     let result = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
@@ -59,19 +60,16 @@ impl Stepped {
         }
     }
 
-    /// The signal it stopped with; nothing if it has not stopped and `flags` say not to wait.
-    fn wait(&self, flags: i32) -> Option<i32> {
+    /// Waits until it stops, and for which signal.
+    fn wait(&self) -> i32 {
         let mut status = 0;
         // SAFETY: `status` is writable.
-        let pid = unsafe { libc::waitpid(self.thread, &mut status, flags | libc::__WALL) };
-        if pid == 0 {
-            return None;
-        }
+        let pid = unsafe { libc::waitpid(self.thread, &mut status, libc::__WALL) };
         assert!(
             pid == self.thread && libc::WIFSTOPPED(status),
             "the stepped process ended by itself: {status:#x}"
         );
-        Some(libc::WSTOPSIG(status))
+        libc::WSTOPSIG(status)
     }
 
     fn request(&self, request: libc::c_uint, signal: i32) {
@@ -80,33 +78,37 @@ impl Stepped {
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
-    /// Whether the next instruction is a system call, and its number.
-    fn system_call(&self) -> Option<i64> {
+    fn registers(&self) -> libc::user_regs_struct {
         // SAFETY: registers are integers.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-        // SAFETY: the process is stopped and ours; `registers` is writable; the instruction pointer
-        // of a running program is readable by the kernel, which copies the word.
-        let word = unsafe {
-            libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut registers);
-            libc::ptrace(libc::PTRACE_PEEKTEXT, self.thread, registers.rip, 0)
-        };
-        (word & 0xffff == 0x050f).then_some(registers.rax as i64)
+        // SAFETY: the process is stopped and ours; `registers` is writable.
+        unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut registers) };
+        registers
     }
 
-    /// Steps until the end, and calls `look` after every instruction; `false` from it ends it.
+    /// Whether the next instruction is a system call that may put it to sleep until somebody wakes it.
+    fn may_sleep(&self) -> bool {
+        let registers = self.registers();
+        // SAFETY: the process is stopped and ours; the instruction pointer of a running program is readable by
+        // the kernel, which copies the word.
+        let word = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.thread, registers.rip, 0) };
+        let call = registers.rax as i64;
+        word & 0xffff == 0x050f && (call == libc::SYS_futex || call == libc::SYS_futex_waitv)
+    }
+
+    /// Steps until the end, and calls `look` after every instruction; `false` from it ends it. It is asleep when
+    /// nobody woke it for as long as it sleeps at a time, after which it would look around and go on sleeping.
     pub fn run(&mut self, mut look: impl FnMut(usize) -> bool) -> End {
         loop {
-            let call = self.system_call();
+            let may_sleep = self.may_sleep();
             self.request(libc::PTRACE_SINGLESTEP, 0);
-            let signal = match call {
-                None => self.wait(0),
-                Some(number) => self.wait_call(number),
-            };
-            match signal {
-                None => return End::Asleep,
-                Some(libc::SIGSTOP) => return End::Done,
-                Some(libc::SIGTRAP) => {}
-                Some(other) => panic!("signal {other} while stepped"),
+            match self.wait() {
+                libc::SIGSTOP => return End::Done,
+                libc::SIGTRAP => {}
+                other => panic!("signal {other} while stepped"),
+            }
+            if may_sleep && self.registers().rax as i64 == i64::from(-libc::ETIMEDOUT) {
+                return End::Asleep;
             }
             self.steps += 1;
             if !look(self.steps) {
@@ -119,8 +121,8 @@ impl Stepped {
     pub fn next_call(&mut self) -> End {
         self.request(libc::PTRACE_SYSCALL, 0);
         self.steps += 1;
-        match self.wait(0) {
-            Some(libc::SIGSTOP) => End::Done,
+        match self.wait() {
+            libc::SIGSTOP => End::Done,
             _ => End::Enough,
         }
     }
@@ -128,10 +130,7 @@ impl Stepped {
     /// Runs to the beginning or end of the next system call; whether that is the beginning of one of `calls`.
     pub fn next_call_is<const N: usize>(&mut self, calls: [i64; N]) -> bool {
         self.next_call();
-        // SAFETY: registers are integers.
-        let mut r: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-        // SAFETY: the process is stopped and ours; `r` is writable.
-        unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut r) };
+        let r = self.registers();
         // At the beginning of a call the kernel has it fail, until it is done.
         r.rax as i64 == i64::from(-libc::ENOSYS) && calls.contains(&(r.orig_rax as i64))
     }
@@ -148,20 +147,16 @@ impl Stepped {
         loop {
             self.request(libc::PTRACE_SYSCALL, deliver);
             deliver = 0;
-            match self.wait(0) {
-                Some(signal) if signal == libc::SIGTRAP | 0x80 => {}
-                Some(libc::SIGSTOP) => return,
-                Some(signal) => {
+            match self.wait() {
+                signal if signal == libc::SIGTRAP | 0x80 => {}
+                libc::SIGSTOP => return,
+                signal => {
                     deliver = signal;
                     continue;
                 }
-                None => unreachable!("it was waited for"),
             }
             inside = !inside;
-            // SAFETY: registers are integers.
-            let mut r: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-            // SAFETY: the process is stopped and ours; `r` is writable.
-            unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.thread, 0, &mut r) };
+            let mut r = self.registers();
             if inside {
                 errno = fail(r.orig_rax as i64, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
                 if errno.is_none() {
@@ -184,9 +179,9 @@ impl Stepped {
         let mut deliver = 0;
         loop {
             self.request(libc::PTRACE_CONT, deliver);
-            match self.wait(0) {
-                Some(libc::SIGSTOP) => return,
-                signal => deliver = signal.unwrap_or(0),
+            match self.wait() {
+                libc::SIGSTOP => return,
+                signal => deliver = signal,
             }
         }
     }
@@ -200,21 +195,6 @@ impl Stepped {
         let stopped = Stopped(child);
         assert!(!stopped.wait(), "it ended instead of stopping");
         stopped
-    }
-
-    /// Waits for the end of a call; a futex call that takes longer than any other thing is asleep.
-    fn wait_call(&self, number: i64) -> Option<i32> {
-        let since = Instant::now();
-        loop {
-            if let Some(signal) = self.wait(libc::WNOHANG) {
-                return Some(signal);
-            }
-            let futex = number == libc::SYS_futex || number == libc::SYS_futex_waitv;
-            if futex && since.elapsed() > Duration::from_millis(30) {
-                return None;
-            }
-            std::thread::yield_now();
-        }
     }
 }
 
