@@ -422,6 +422,7 @@ fn attack(play: &mut Play, geometry: &[&str]) {
     let locks = File::options().read(true).write(true).open(path).unwrap();
     let mut attacker = Attacker {
         clean: Vec::new(),
+        later: Vec::new(),
         map,
         file,
         locks,
@@ -432,6 +433,7 @@ fn attack(play: &mut Play, geometry: &[&str]) {
         spares_doors,
     };
     attacker.clean = attacker.image();
+    attacker.later = attacker.clean.clone();
     while play.goes_on() {
         attacker.round(&mut play.random);
         if play.random.below(4) == 0 {
@@ -446,8 +448,10 @@ struct Attacker {
     map: MmapRaw,
     file: File,
     locks: File,
-    /// What was there at first, or later.
+    /// What was there at first.
     clean: Vec<u8>,
+    /// What was there at some later time, spoilt or not.
+    later: Vec<u8>,
     capacity: u64,
     data: u64,
     total: u64,
@@ -602,20 +606,20 @@ impl Attacker {
                     self.write(at, &if i % 2 == 0 { other } else { one }.to_le_bytes());
                 }
             }
-            // What was true once.
+            // What was true once; mostly what lets honest ones in again.
             3..8 => {
-                let clean = std::mem::take(&mut self.clean);
+                let later = random.below(8) == 0;
+                let image = if later { &self.later } else { &self.clean }.clone();
                 let whole = !self.spares_doors;
-                self.write(0, if whole { &clean } else { &clean[..1024] });
-                self.write(2048, &clean[2048..]);
-                self.clean = clean;
+                self.write(0, if whole { &image } else { &image[..1024] });
+                self.write(2048, &image[2048..]);
             }
             8 => {
                 let at = self.offset(random);
-                let part = self.clean[at as usize..].to_vec();
+                let part = self.later[at as usize..].to_vec();
                 self.write(at, &part[..part.len().min(random.below(4096) as usize)]);
             }
-            9 if random.below(20) == 0 => self.clean = self.image(),
+            9 if random.below(20) == 0 => self.later = self.image(),
             // One place's contents at another.
             10 => {
                 let (from, to) = (self.offset(random), self.offset(random));
