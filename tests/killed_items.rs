@@ -230,7 +230,10 @@ fn step_through(case: Case) -> (usize, usize) {
             "{operation} done"
         );
     }
+    // Its name goes with the last one, if nothing is left in it.
+    let path = format!("/dev/shm/ringway.{name}");
     drop((tx, rx, ring));
+    let _ = std::fs::remove_file(path);
     println!(
         "{operation:<40} {instructions:>7} instructions {:>4} images",
         images.len()
@@ -252,6 +255,26 @@ fn whoever_is_killed_at_any_instruction_loses_at_most_the_item_that_it_was_takin
     println!("{steps} instructions, {images} images");
 }
 
+/// The word that says where to begin looking goes back when somebody was stopped before writing it.
+#[test]
+fn the_last_one_leaves_a_name_to_items_that_no_cursor_tells_of() {
+    let _watchdog = watchdog(60);
+    let name = format!("test-killed-items-name-{}", std::process::id());
+    let (ring, tx, rx) = ring(&name, case("send"));
+    let path = format!("/dev/shm/ringway.{name}");
+    let file = File::options().write(true).open(&path).unwrap();
+    let tail = 2048 + 128 * PARTICIPANTS as u64;
+    file.write_all_at(&0u64.to_ne_bytes(), tail).unwrap();
+    drop((tx, rx, ring));
+    let mut rx = items::attach(&name).unwrap().consumer().unwrap();
+    assert_eq!((rx.try_recv().unwrap(), rx.try_recv().unwrap()), (0, 1));
+    drop(rx);
+    assert!(
+        !std::path::Path::new(&path).exists(),
+        "nothing is left in it"
+    );
+}
+
 #[test]
 fn an_item_that_is_taken_before_its_slot_is_ready_is_caught() {
     let name = format!("test-killed-items-seeded-{}", std::process::id());
@@ -264,4 +287,5 @@ fn an_item_that_is_taken_before_its_slot_is_ready_is_caught() {
     image[slots..][..8].fill(0);
     assert_ne!(survive(&image), Ok(vec![0, 1]));
     drop((tx, rx, ring));
+    std::fs::remove_file(format!("/dev/shm/ringway.{name}")).unwrap();
 }

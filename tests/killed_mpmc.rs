@@ -705,6 +705,37 @@ fn one_stopped_at_any_instruction_is_waited_for_and_not_robbed() {
     }
 }
 
+/// Nothing waits in the ring then, and yet it is not empty.
+#[test]
+fn the_last_one_leaves_a_name_to_what_a_dead_consumer_was_reading() {
+    let _watchdog = watchdog(60);
+    let name = name("held");
+    let (ring, tx, mut rx) = ring(
+        &name,
+        &Case {
+            there: 1,
+            ..case("recv")
+        },
+    );
+    let message = rx.try_recv().unwrap();
+    // In a copy all are dead.
+    std::fs::copy(path(&name), path(&(name.clone() + "-copy"))).unwrap();
+    drop(message);
+    drop((tx, rx, ring));
+    assert!(!std::path::Path::new(&path(&name)).exists(), "all is taken");
+    let name = name + "-copy";
+    let ring = mpmc::attach(&name).unwrap();
+    drop(ring.producer().unwrap());
+    drop(ring);
+    let ring = mpmc::attach(&name).unwrap();
+    let mut rx = ring.consumer().unwrap();
+    let message = rx.recv_timeout(LATE).unwrap();
+    assert_eq!((&*message, message.redelivered()), (&pattern(0)[..], true));
+    drop(message);
+    drop((rx, ring));
+    assert!(!std::path::Path::new(&path(&name)).exists());
+}
+
 #[test]
 fn a_message_published_before_its_bytes_is_caught() {
     let case = Case {

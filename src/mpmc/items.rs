@@ -28,7 +28,7 @@ use crate::error::{Error, RecvError, SendError};
 use crate::os::clock::Deadline;
 use crate::primitive::Pairs;
 use crate::ring::items::Items;
-use crate::ring::mpmc::Blocked;
+use crate::ring::mpmc::{Blocked, Queue};
 use crate::wait::{Blocking, Distance, block_on};
 
 /// Calls in vain after which one that does not block looks whether anybody is there.
@@ -37,6 +37,17 @@ const LOOK_INTO_IT: u32 = 1024;
 /// A ring of 8-byte items that this process has mapped.
 #[derive(Clone, Debug)]
 pub struct Ring(ring::Ring);
+
+/// The memory of `queue`, which is one of pairs.
+#[inline(always)]
+pub(super) fn view<'a>(queue: &Queue<'a>) -> Items<'a> {
+    let (tail, head) = queue.cursors.as_hints();
+    Items {
+        tail,
+        head,
+        pairs: Pairs::new(queue.slots),
+    }
+}
 
 /// Creates the ring `name`. Of `config`, the slot size and what becomes of messages of the dead are not
 /// used.
@@ -147,13 +158,7 @@ impl Side {
 
     #[inline(always)]
     fn items(&self) -> Items<'_> {
-        let queue = self.participant.queue();
-        let (tail, head) = queue.cursors.as_hints();
-        Items {
-            tail,
-            head,
-            pairs: Pairs::new(queue.slots),
-        }
+        view(self.participant.queue())
     }
 
     /// Sends `item` if one attempt does: the short path. Whether it did.

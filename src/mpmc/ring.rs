@@ -16,6 +16,7 @@ use crate::wait::WaitStrategy;
 
 use super::config::{Config, Geometry};
 use super::consumer::Consumer;
+use super::items;
 use super::participant::{Control, Participant, Role};
 use super::producer::Producer;
 use crate::primitive::{AtomicU64, Pairs, Slots};
@@ -118,7 +119,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.mapping.unlink_if_last(|| self.queue().len() == 0);
+        self.mapping.unlink_if_last(|| match self.geometry.paired {
+            true => items::view(&self.queue()).holds_nothing(),
+            false => self.queue().holds_nothing(),
+        });
     }
 }
 

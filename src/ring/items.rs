@@ -196,6 +196,12 @@ impl Items<'_> {
         }
     }
 
+    /// Whether no slot has an item. For one who has the ring to itself; the cursors, which are hints, do not tell.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        let mask = self.pairs.capacity() - 1;
+        (0..=mask).all(|index| self.pairs.sequence(index) & !CLOSED & mask == index)
+    }
+
     /// Whether a producer should look again before it sleeps.
     pub(crate) fn may_push(&self) -> bool {
         let ticket = self.tail.load(Ordering::Relaxed);

@@ -630,6 +630,19 @@ impl<'a> Queue<'a> {
         tail.saturating_sub(head).min(self.slots.capacity())
     }
 
+    /// Whether nothing is there for anybody to come, not even what a dead reader had taken. For one who has the ring to
+    /// itself.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        let capacity = self.slots.capacity();
+        let is_taken = |index: u64| {
+            // RELAXED: whoever wrote it has gone, as the lock on the ring's presence told.
+            let word = self.slots.sequence(index).load(Ordering::Relaxed);
+            let is_ready = word & (capacity - 1) == ready(index) & (capacity - 1);
+            word & POISON == 0 && (is_ready || word & ADOPTED != 0)
+        };
+        self.len() == 0 && (self.on_death == OnDeath::Drop || !(0..capacity).any(is_taken))
+    }
+
     /// What the alarm shows: when it has changed, [`Queue::adopt`] may find something.
     #[inline(always)]
     pub(crate) fn alarm(&self) -> u64 {
