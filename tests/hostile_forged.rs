@@ -462,6 +462,20 @@ fn other_process() {
                 }
             }
         }
+        "broadcast-recv" => {
+            let mut rx = broadcast::attach(name).unwrap().subscriber().unwrap();
+            ready();
+            rx.recv_timeout(patience).map(drop).unwrap_err().to_string()
+        }
+        "broadcast-send" => {
+            let mut tx = broadcast::attach(name).unwrap().producer().unwrap();
+            ready();
+            loop {
+                if let Err(error) = tx.send_timeout(&[7; 40], patience) {
+                    break error.to_string();
+                }
+            }
+        }
         "items-recv" => {
             let mut rx = mpmc::items::attach(name).unwrap().consumer().unwrap();
             ready();
@@ -490,6 +504,8 @@ fn truncation_is_survived_by_those_who_asked_to_and_ends_the_others_as_documente
         "spsc-send",
         "mpmc-recv",
         "mpmc-send",
+        "broadcast-recv",
+        "broadcast-send",
         "items-recv",
         "sem-recv",
     ];
@@ -502,6 +518,7 @@ fn truncation_is_survived_by_those_who_asked_to_and_ends_the_others_as_documente
         let kept: Box<dyn std::any::Any> = match what.split('-').next().unwrap() {
             "spsc" => Box::new(spsc::create(&name, Default::default()).unwrap()),
             "mpmc" => Box::new(mpmc::create(&name, small()).unwrap()),
+            "broadcast" => Box::new(broadcast::create(&name, Default::default()).unwrap()),
             "items" => Box::new(mpmc::items::create(&name, small()).unwrap()),
             _ => Box::new(channel::semaphore::Sender::open(&name, Default::default()).unwrap()),
         };

@@ -1,4 +1,4 @@
-//! Both rings against a simple queue: any sequence of operations does what a queue of limited length does;
+//! Rings against a simple queue: any sequence of operations does what a queue of limited length does;
 //! and what processes see of an MPMC ring could be seen of a queue whose operations take no time.
 //!
 //! `PROPTEST_CASES=100000` tries more sequences; `RINGWAY_DEEP=1` takes ten times as many of everything.
@@ -13,12 +13,18 @@ use ringway::wait::WaitStrategy;
 use ringway::{RecvError, SendError, mpmc, spsc};
 
 mod common;
-use common::{Random, child, deep, task, watchdog};
+use common::{Random, Reaped, child, deep, task, watchdog};
 
 fn times(few: u32) -> u32 {
     let cases = std::env::var("PROPTEST_CASES").ok();
     let cases = cases.and_then(|cases| cases.parse().ok());
     cases.unwrap_or(if deep() { few * 10 } else { few })
+}
+
+/// Seconds that a test may take: some, unless it was told to take its time.
+fn limit() -> u64 {
+    let is_long = deep() || std::env::var_os("PROPTEST_CASES").is_some();
+    if is_long { 3600 } else { 300 }
 }
 
 fn payload(number: usize, len: usize) -> Vec<u8> {
@@ -200,7 +206,7 @@ fn run_spsc(
 
 #[test]
 fn an_spsc_ring_does_what_a_queue_does() {
-    let _watchdog = watchdog(3600);
+    let _watchdog = watchdog(limit());
     let config = ProptestConfig {
         cases: times(256),
         failure_persistence: None,
@@ -470,7 +476,7 @@ fn run_mpmc(slots: usize, wait: WaitStrategy, operations: &[Mpmc]) -> Result<(),
 
 #[test]
 fn an_mpmc_ring_does_what_a_queue_does() {
-    let _watchdog = watchdog(3600);
+    let _watchdog = watchdog(limit());
     let config = ProptestConfig {
         cases: times(256),
         failure_persistence: None,
@@ -482,6 +488,77 @@ fn an_mpmc_ring_does_what_a_queue_does() {
         .run(
             &(slots, strategies(), mpmc_operations()),
             |(slots, wait, operations)| run_mpmc(slots, wait, &operations),
+        )
+        .unwrap();
+}
+
+/// What a single thread can do with two producers and two consumers of a ring of items.
+#[derive(Clone, Debug)]
+enum Items {
+    Send(usize),
+    Recv(usize),
+    NewProducer(usize),
+    NewConsumer(usize),
+}
+
+fn run_items(slots: usize, wait: WaitStrategy, operations: &[Items]) -> Result<(), TestCaseError> {
+    let config = mpmc::Config::default()
+        .slots(slots as u64)
+        .participants(6)
+        .wait(wait);
+    let ring = mpmc::items::Ring::anonymous(config).unwrap();
+    let mut tx = [ring.producer().unwrap(), ring.producer().unwrap()];
+    let mut rx = [ring.consumer().unwrap(), ring.consumer().unwrap()];
+    let mut model: VecDeque<u64> = VecDeque::new();
+    for (item, operation) in (0..).zip(operations) {
+        match *operation {
+            Items::Send(i) => match tx[i].try_send(item) {
+                Ok(()) => {
+                    prop_assert!(model.len() < slots);
+                    model.push_back(item);
+                }
+                Err(SendError::Full) => prop_assert_eq!(model.len(), slots),
+                Err(error) => prop_assert!(false, "{}", error),
+            },
+            Items::Recv(i) => match rx[i].try_recv() {
+                Ok(item) => prop_assert_eq!(Some(item), model.pop_front()),
+                Err(RecvError::Empty) => prop_assert!(model.is_empty()),
+                Err(error) => prop_assert!(false, "{}", error),
+            },
+            Items::NewProducer(i) => tx[i] = ring.producer().unwrap(),
+            Items::NewConsumer(i) => rx[i] = ring.consumer().unwrap(),
+        }
+    }
+    tx[0].close().unwrap();
+    prop_assert!(matches!(tx[1].try_send(0), Err(SendError::Closed)));
+    for item in model {
+        prop_assert_eq!(rx[0].try_recv().unwrap(), item);
+    }
+    prop_assert!(matches!(rx[1].try_recv(), Err(RecvError::Closed)));
+    Ok(())
+}
+
+#[test]
+fn a_ring_of_items_does_what_a_queue_does() {
+    let _watchdog = watchdog(limit());
+    let config = ProptestConfig {
+        cases: times(256),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let operation = prop_oneof![
+        8 => (0usize..2).prop_map(Items::Send),
+        8 => (0usize..2).prop_map(Items::Recv),
+        1 => (0usize..2).prop_map(Items::NewProducer),
+        1 => (0usize..2).prop_map(Items::NewConsumer),
+    ];
+    let slots = proptest::sample::select(&[2usize, 4, 16][..]);
+    let operations = prop::collection::vec(operation, 1..200);
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    runner
+        .run(
+            &(slots, strategies(), operations),
+            |(slots, wait, operations)| run_items(slots, wait, &operations),
         )
         .unwrap();
 }
@@ -600,21 +677,61 @@ fn is_a_queues(history: &[Event]) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes a ring of messages, or of items, and attends, so that nobody sees it without a peer before all are there;
+/// what is returned closes it.
+fn hold(kind: &str, name: &str, config: mpmc::Config) -> Box<dyn FnOnce()> {
+    if kind == "items" {
+        let ring = mpmc::items::create(name, config).unwrap();
+        let (mut tx, rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        Box::new(move || drop((tx.close().unwrap(), rx)))
+    } else {
+        let ring = mpmc::create(name, config).unwrap();
+        let (mut tx, rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        Box::new(move || drop((tx.close().unwrap(), rx)))
+    }
+}
+
+/// Sends to one.
+fn sender(kind: &str, name: &str) -> Box<dyn FnMut(u64) -> Result<(), SendError>> {
+    if kind == "items" {
+        let mut tx = mpmc::items::attach(name).unwrap().producer().unwrap();
+        Box::new(move |value| tx.send(value))
+    } else {
+        let mut tx = mpmc::attach(name).unwrap().producer().unwrap();
+        Box::new(move |value| tx.send(&value.to_le_bytes()))
+    }
+}
+
+/// Receives from one.
+fn receiver(kind: &str, name: &str) -> Box<dyn FnMut() -> Result<u64, RecvError>> {
+    if kind == "items" {
+        let mut rx = mpmc::items::attach(name).unwrap().consumer().unwrap();
+        Box::new(move || rx.try_recv())
+    } else {
+        let mut rx = mpmc::attach(name).unwrap().consumer().unwrap();
+        Box::new(move || {
+            let message = rx.try_recv()?;
+            Ok(u64::from_le_bytes((*message).try_into().unwrap()))
+        })
+    }
+}
+
 /// What [`child`] runs: sends, or receives, and prints what it saw.
 #[test]
 fn history_process() {
     let Some(task) = task() else { return };
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
     let words: Vec<&str> = task.split(' ').collect();
-    let ring = mpmc::attach(words[1]).unwrap();
+    let (kind, name) = words[1].split_once('/').unwrap();
     let (id, count): (u64, u64) = (words[2].parse().unwrap(), words[3].parse().unwrap());
     let mut random = Random(id);
     let mut history = Vec::new();
     let pause = |random: &mut Random| (0..random.below(200)).for_each(|_| std::hint::spin_loop());
     if words[0] == "send" {
-        let mut tx = ring.producer().unwrap();
+        let mut send = sender(kind, name);
         for value in id << 32..(id << 32) + count {
             pause(&mut random);
-            let (began, result, ended) = timed(|| tx.send(&value.to_le_bytes()));
+            let (began, result, ended) = timed(|| send(value));
             result.unwrap();
             history.push(Event {
                 began,
@@ -623,12 +740,10 @@ fn history_process() {
             });
         }
     } else {
-        let mut rx = ring.consumer().unwrap();
+        let mut receive = receiver(kind, name);
         loop {
             pause(&mut random);
-            let value =
-                |message: mpmc::Message<'_>| u64::from_le_bytes((*message).try_into().unwrap());
-            let (began, result, ended) = timed(|| rx.try_recv().map(value));
+            let (began, result, ended) = timed(&mut receive);
             let what = match result {
                 Ok(value) => What::Received(value),
                 Err(RecvError::Empty) => What::Empty,
@@ -681,44 +796,39 @@ fn read(path: &std::path::Path) -> Vec<Event> {
 
 #[test]
 fn histories_of_processes_are_those_of_a_queue() {
-    let _watchdog = watchdog(3600);
+    let _watchdog = watchdog(limit());
     let folder = tempfile::tempdir().unwrap();
     let (mut histories, mut events) = (0, 0);
     // Event descriptors have no name by which other processes could find them.
     let named = WaitStrategy::ALL.map(|wait| (wait != WaitStrategy::EventFd).then_some(wait));
     let named: Vec<WaitStrategy> = named.into_iter().flatten().collect();
-    for round in 0..u64::from(times(3).min(300)) {
+    for round in 0..u64::from(times(4).min(300)) {
         let name = format!("test-history-{}-{round}", std::process::id());
-        let wait = named[round as usize % named.len()];
+        let kind = ["messages", "items"][round as usize % 2];
+        let wait = named[(round / 2 + round) as usize % named.len()];
         let slots = [4, 64, 1024][round as usize % 3];
         let config = mpmc::Config::default().slots(slots).slot_size(8).wait(wait);
-        let ring = mpmc::create(&name, config).unwrap();
-        // Nobody sees the ring without a peer before all are there.
-        let (held_tx, held_rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        let close = hold(kind, &name, config);
         let mut files = Vec::new();
         let mut start = |role: &str, id: u64| {
             let file = folder.path().join(format!("{round}-{role}-{id}"));
-            let task = format!("{role} {name} {id} 2000 {}", file.display());
+            let task = format!("{role} {kind}/{name} {id} 2000 {}", file.display());
             files.push(file);
             let mut command = child("history_process", &task);
-            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+            Reaped(command.stdout(std::process::Stdio::null()).spawn().unwrap())
         };
         let receivers = [1, 2].map(|id| start("recv", 10 * round + id));
         let senders = [3, 4].map(|id| start("send", 10 * round + id));
         for mut sender in senders {
-            assert!(sender.wait().unwrap().success());
+            assert!(sender.0.wait().unwrap().success());
         }
-        drop(held_rx);
-        let mut closer = held_tx;
-        closer.close().unwrap();
-        drop(closer);
+        close();
         for mut receiver in receivers {
-            assert!(receiver.wait().unwrap().success());
+            assert!(receiver.0.wait().unwrap().success());
         }
-        ring.unlink().unwrap();
         let history: Vec<Event> = files.iter().flat_map(|file| read(file)).collect();
         is_a_queues(&history)
-            .unwrap_or_else(|why| panic!("round {round}, {wait}, {slots} slots: {why}"));
+            .unwrap_or_else(|why| panic!("round {round}, {kind}, {wait}, {slots} slots: {why}"));
         histories += 1;
         events += history.len();
     }

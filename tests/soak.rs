@@ -384,12 +384,14 @@ fn round(seed: u64, counts: &mut Counts) {
     rest.into_iter().chain(visitors).for_each(finish);
     macro_rules! drain {
         ($ring:expr, $max:expr) => {{
-            let (mut rx, _tx) = (
-                patiently(|| $ring.consumer()),
-                patiently(|| $ring.producer()),
-            );
-            while let Ok(message) = rx.recv_timeout(Duration::from_millis(100)) {
-                note(&evidence, &message, message.redelivered(), $max);
+            let mut rx = patiently(|| $ring.consumer());
+            loop {
+                match rx.recv_timeout(Duration::from_secs(60)) {
+                    Ok(message) => note(&evidence, &message, message.redelivered(), $max),
+                    // Nobody sends any more, and nothing is left.
+                    Err(RecvError::Closed | RecvError::PeerDied) => break,
+                    Err(error) => panic!("{what}: {error}"),
+                }
             }
         }};
     }
