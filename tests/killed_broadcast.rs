@@ -32,7 +32,8 @@ struct Case {
     before: u64,
     /// Whether as many more were sent as there is room for, which nobody has received.
     full: bool,
-    /// Messages that are sent when the process is ready, and before it begins.
+    /// Messages that are sent when the process is ready, and before it begins: by itself, if it is the producer, which
+    /// knows of room from then on.
     meanwhile: u64,
     /// Messages that the operation sends.
     sends: u64,
@@ -53,11 +54,13 @@ const fn case(operation: &'static str, before: u64, sends: u64) -> Case {
 #[rustfmt::skip]
 const CASES: &[Case] = &[
     case("send", 3, 1),
+    Case { meanwhile: 1, ..case("send, again", 3, 1) },
     case("send, wrapping", 8, 1),
     case("send, moving the mark", 30, 1),
     case("send, to a sleeper", 13, 1),
     Case { full: true, end: End::Asleep, ..case("send, going to sleep", 13, 0) },
     case("send_batch", 3, 4),
+    Case { meanwhile: 1, ..case("send_batch, after one", 3, 4) },
     case("send_batch, overwriting", 40, 4),
     case("reserve, commit", 13, 1),
     case("reserve, commit less", 13, 1),
@@ -81,7 +84,7 @@ impl Case {
     /// Whether it can happen under that policy.
     fn is_of(&self, policy: Policy) -> bool {
         match policy {
-            Policy::Lossless => self.meanwhile == 0,
+            Policy::Lossless => self.meanwhile == 0 || !self.receives(),
             _ => !self.full,
         }
     }
@@ -134,7 +137,10 @@ fn marked<R>(f: impl FnOnce() -> R) -> R {
 fn operate(case: Case, ring: &Ring) {
     let last = || ring.subscriber_from(Start::Last(2)).unwrap();
     let first = ring.sent();
-    let sends: Vec<_> = (first..first + case.sends.max(1)).map(message).collect();
+    let sent = first..first + case.meanwhile;
+    let sends: Vec<_> = (sent.end..sent.end + case.sends.max(1))
+        .map(message)
+        .collect();
     let verb = case.operation.split(',').next().unwrap();
     step::traced();
     match verb {
@@ -183,6 +189,7 @@ fn operate(case: Case, ring: &Ring) {
         }
         "send_batch" => {
             let mut tx = ring.producer().unwrap();
+            sent.for_each(|number| tx.send(&message(number)).unwrap());
             marked(|| tx.send_batch(&sends).unwrap());
         }
         "reserve" => {
@@ -207,6 +214,7 @@ fn operate(case: Case, ring: &Ring) {
         }
         _ => {
             let mut tx = ring.producer().unwrap();
+            sent.for_each(|number| tx.send(&message(number)).unwrap());
             marked(|| tx.send(&sends[0]).unwrap());
         }
     }
@@ -318,12 +326,12 @@ fn step_through(case: Case, policy: Policy) -> (usize, usize) {
     let mut tx = case.receives().then_some(tx);
     let file = File::open(format!("/dev/shm/ringway.{name}")).unwrap();
     let stepped = start(&name, case);
-    if let Some(tx) = &mut tx {
-        for _ in 0..case.meanwhile {
-            tx.try_send(&message(before)).unwrap();
-            before += 1;
+    for number in before..before + case.meanwhile {
+        if let Some(tx) = &mut tx {
+            tx.try_send(&message(number)).unwrap();
         }
     }
+    before += case.meanwhile;
     let (mut sleeper, mut rx) = (None, Some(rx));
     if case.operation == "send, to a sleeper" {
         let mut then = vec![0; file.metadata().unwrap().len() as usize];
@@ -383,7 +391,8 @@ fn whoever_is_killed_at_any_instruction_leaves_whole_messages_and_a_ring_that_go
         // Of a lossy ring what writes differs in little: a part of it, unless all is asked for.
         let part = policy == Policy::Lossy && !deep();
         for case in CASES.iter().filter(|case| case.is_of(policy)) {
-            if part && case.before < 30 && case.meanwhile == 0 {
+            let differs = case.before >= 30 || case.receives() && case.meanwhile > 0;
+            if part && !differs {
                 continue;
             }
             let (more_steps, more_images) = step_through(*case, policy);

@@ -81,15 +81,17 @@ fn producing() -> Vec<Case> {
     ]
 }
 
-/// What a consumer does.
+/// What a consumer does; again, when it has received a message already, and need not look for those of the dead.
 #[rustfmt::skip]
 fn consuming() -> Vec<Case> {
     vec![
         Case { receives: 1, ..case("recv") },
+        Case { there: 3, receives: 2, ..case("recv, again") },
         Case { passed: 7, there: 4, receives: 1, ..case("recv, on a full ring") },
         Case { gap: true, receives: 1, ..case("recv, over a gap") },
         Case { receives: 1, ..case("recv_into") },
         Case { passed: 2, there: 3, receives: 3, ..case("drain") },
+        Case { there: 3, receives: 3, ..case("drain, again") },
         Case { there: 0, end: End::Asleep, ..case("recv, going to sleep") },
         case("attach consumer"),
         case("leave consumer"),
@@ -171,6 +173,13 @@ fn operate(case: &Case, ring: &Ring) {
         .operation
         .split_once(',')
         .unwrap_or((case.operation, ""));
+    let consumer = || {
+        let mut rx = ring.consumer().unwrap();
+        if case.operation.ends_with("again") {
+            drop(rx.recv().unwrap());
+        }
+        rx
+    };
     step::traced();
     match verb {
         "attach producer" => drop(marked(|| ring.producer().unwrap())),
@@ -184,7 +193,7 @@ fn operate(case: &Case, ring: &Ring) {
             marked(|| drop(end));
         }
         "recv" => {
-            let mut rx = ring.consumer().unwrap();
+            let mut rx = consumer();
             // Nobody may be there who could send: that is an answer, too.
             marked(|| drop(rx.recv()));
         }
@@ -193,7 +202,7 @@ fn operate(case: &Case, ring: &Ring) {
             marked(|| rx.recv_into(&mut buffer).unwrap());
         }
         "drain" => {
-            let mut rx = ring.consumer().unwrap();
+            let mut rx = consumer();
             marked(|| {
                 let mut drain = rx.drain(10).unwrap();
                 while drain.next_message().unwrap().is_some() {}
@@ -491,6 +500,7 @@ fn a_repairer_killed_at_any_instruction_is_repaired() {
         "forget, and send",
         "send_batch",
         "recv",
+        "recv, again",
         "recv, on a full ring",
         "recv, over a gap",
         "drain",
