@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::terminal::in_terminal;
 use common::{Reaped, assert_no_file_left, is_root, until, watchdog};
+use ringway::spsc::Ring;
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 /// So many numbers, a line each, are sent: more than a pipe and the buffer before it take.
@@ -146,6 +147,13 @@ fn started(command: &mut Command) -> Reaped {
     child
 }
 
+/// Whether a process has written anything, to a pipe for instance.
+fn has_written(pid: u32) -> bool {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    let written = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    written.unwrap() != "0"
+}
+
 fn signal(child: &Reaped, signal: u32) {
     let status = Command::new("kill")
         .args([format!("-{signal}"), child.0.id().to_string()])
@@ -198,7 +206,8 @@ fn told_to_stop_while_they_wait_send_and_recv_leave_nothing() {
 #[test]
 fn a_send_that_waits_for_room_can_be_told_to_stop_and_what_it_sent_is_kept() {
     let _dog = watchdog(120);
-    let endpoint = format!("ring:{}?capacity=4KiB", name("room"));
+    let name = name("room");
+    let endpoint = format!("ring:{name}?capacity=4KiB");
     let mut lines = Command::new("seq");
     let mut lines = Reaped(
         lines
@@ -209,6 +218,8 @@ fn a_send_that_waits_for_room_can_be_told_to_stop_and_what_it_sent_is_kept() {
     );
     let mut command = ringway(&["send", &endpoint]);
     let mut child = started(command.stdin(lines.0.stdout.take().unwrap()));
+    let used = || Ring::observe(&name).map_or(0, |ring| ring.stats().used);
+    until(|| used() > 3500);
     signal(&child, SIGTERM);
     assert_eq!(child.0.wait().unwrap().code(), Some(143));
     let got = receive(&endpoint);
@@ -224,6 +235,7 @@ fn a_source_that_is_told_to_stop_says_which_message_was_the_last() {
         let mut sink = ringway(&["sink", "--json"]);
         let output = source.0.stdout.take().unwrap();
         let sink = sink.stdin(output).stdout(Stdio::piped()).spawn().unwrap();
+        until(|| has_written(source.0.id()));
         signal(&source, SIGTERM);
         let out = sink.wait_with_output().unwrap();
         assert!(out.status.success(), "{rate:?}: {out:?}");

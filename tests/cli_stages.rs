@@ -1,13 +1,16 @@
 //! `ringway gen`, `map` and `sink`, in pipelines of the shell's and of our own.
 #![cfg(feature = "cli")]
 
+use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 mod common;
 
 use common::{until, watchdog};
+use ringway::spsc::Ring;
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 
@@ -228,6 +231,22 @@ fn processes(name: &str, stage: usize) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// Whether a process has received something from a ring that it has open.
+fn has_received(pid: &str) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    descriptors.flatten().map(|entry| entry.path()).any(|path| {
+        let is_ring = |link: PathBuf| link.to_string_lossy().starts_with("/memfd:ringway");
+        let ring = || {
+            let file = File::options().read(true).write(true).open(&path).ok()?;
+            Ring::from_fd(file.into()).ok()
+        };
+        std::fs::read_link(&path).is_ok_and(is_ring)
+            && ring().is_some_and(|ring| ring.stats().received > 0)
+    })
+}
+
 #[test]
 fn neighbours_that_speak_messages_are_joined_by_a_ring() {
     let _dog = watchdog(60);
@@ -245,10 +264,8 @@ fn neighbours_that_speak_messages_are_joined_by_a_ring() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let maps =
-        |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let rings = |pid: &String| maps(pid).matches("memfd:").count() > 0;
-    until(|| processes(&name, 2).first().is_some_and(rings));
+    // A sink that is told to stop before anything has come fails.
+    until(|| processes(&name, 3).iter().any(|sink| has_received(sink)));
     signal(child.id(), "TERM");
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(143));
