@@ -42,6 +42,8 @@ const HUGE_PAGE: u64 = 2 << 20;
 
 /// The byte of the file on which everyone who is attached holds a shared lock.
 pub(crate) const PRESENCE: u64 = 1 << 40;
+/// The byte of the file on which one who is attached and takes the name away holds a lock for a moment.
+pub(crate) const UNLINKING: u64 = PRESENCE + 1;
 /// The first byte of the file on which a joining participant holds a lock for a moment.
 pub(crate) const JOINING: u64 = 1 << 41;
 /// The first byte of the file on which living participants hold locks, 2^20 for each record.

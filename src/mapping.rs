@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -37,8 +38,10 @@ const SHM: &str = "/dev/shm";
 pub(crate) const PREFIX: &str = "ringway.";
 /// The longest name.
 const NAME_MAX: usize = 200;
-/// How often an attacher looks again at a name that is just being replaced.
-const REPLACING: u32 = 10_000;
+/// How often an attacher looks again at a name that is just being replaced or taken away: so often at once, and so
+/// often a millisecond apart, as whoever does that may have been preempted.
+const REPLACING: u32 = 1_000;
+const REPLACING_SLOWLY: u32 = 2_000;
 /// How often one who attaches or creates does both.
 const CREATING: u32 = 16;
 
@@ -201,18 +204,24 @@ impl Mapping {
         let Place::Path(path) = &place else {
             unreachable!("only paths are attached to by name")
         };
-        for _ in 0..REPLACING {
+        let patience = REPLACING + REPLACING_SLOWLY;
+        for round in 0.. {
             let file = open(name, path, kind.name(), writable)?;
             let header = read_header(name, &file, kind)?;
             fill_holes(name, &file, &header, writable)?;
             match Mapping::map(name, place.clone(), file, header, writable, None) {
                 Ok(mapping) if os::shm::is_named(&mapping.file, path) => return Ok(mapping),
                 // It was replaced between our opening it and our lock on it.
-                Ok(_) => {}
-                Err(Error::Os { op: "presence", .. }) => {}
+                Ok(_) if round < patience => {}
+                Ok(_) => break,
+                Err(Error::Os { op: "presence", .. }) if round < patience => {}
                 Err(error) => return Err(error),
             }
-            os::yield_now();
+            if round < REPLACING {
+                os::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         Err(Error::NotFound {
             what: kind.name(),
@@ -338,12 +347,22 @@ impl Mapping {
 
     /// Takes the name away now, whoever is attached: they keep their mapping.
     pub(crate) fn unlink(&self) -> Result<(), Error> {
-        match &self.place {
-            Place::Path(path) if os::shm::is_named(&self.file, path) => {
-                std::fs::remove_file(path).map_err(|error| Error::os("unlink", &self.name, error))
-            }
-            _ => Ok(()),
+        let Place::Path(path) = &self.place else {
+            return Ok(());
+        };
+        // Between the look at the name and its removal nobody else may take it away, or it could be another ring's
+        // by then. Others do so while nobody is attached, which is not so as long as this lock is held (a forked
+        // child has no other one); of several like this one, one goes first.
+        let failed = |error| Error::os("fcntl", &self.name, error);
+        let lock = self.lock_file()?;
+        lock.lock_soon(layout::PRESENCE, false).map_err(failed)?;
+        if self.writable {
+            lock.lock_soon(layout::UNLINKING, true).map_err(failed)?;
         }
+        if !os::shm::is_named(&self.file, path) {
+            return Ok(());
+        }
+        std::fs::remove_file(path).map_err(|error| Error::os("unlink", &self.name, error))
     }
 
     /// To be called by one who leaves, last of all: takes the name away if nobody else is attached and `drained`
@@ -353,18 +372,26 @@ impl Mapping {
             return;
         };
         if !self.presence.is_here() {
-            return; // A forked child: the lock is its parent's.
+            // A forked child, whose parent's lock this is. It may have had handles of its own, and be the last one.
+            if let Ok(lock) = self.lock_file() {
+                self.unlink_if_alone(&lock, path, drained);
+            }
+            return;
         }
         // Let go of first, then taken for oneself: were the one turned into the other, of two who leave at once each
         // would find the other still there. So the last to let go finds nobody, or one who does this in its place.
         let _ = self.presence.unlock(layout::PRESENCE);
-        if matches!(self.presence.try_lock(layout::PRESENCE, true), Ok(true)) {
+        self.unlink_if_alone(&self.presence, path, drained);
+    }
+
+    fn unlink_if_alone(&self, lock: &LockFile, path: &Path, drained: impl FnOnce() -> bool) {
+        if matches!(lock.try_lock(layout::PRESENCE, true), Ok(true)) {
             // Looked at under the lock: whoever sent something meanwhile has left again, or is here.
             if drained() && os::shm::is_named(&self.file, path) {
                 // Nobody can be told here, and the name does no harm: the next one replaces it.
                 let _ = std::fs::remove_file(path);
             }
-            let _ = self.presence.unlock(layout::PRESENCE);
+            let _ = lock.unlock(layout::PRESENCE);
         }
     }
 }

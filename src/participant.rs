@@ -115,8 +115,8 @@ pub(crate) fn record(mapping: &Mapping, index: u32) -> &Record {
 /// abandoned.
 fn present(mapping: &Mapping) -> Result<LockFile, Error> {
     let lock = mapping.lock_file()?;
-    // False only while somebody replaces the name; then it is not ours to keep any more.
-    lock.try_lock(layout::PRESENCE, false)
+    // Not had at once only in a forked child, whose parent is just leaving or whose ring is just being replaced.
+    lock.lock_soon(layout::PRESENCE, false)
         .map_err(|error| Error::os("fcntl", mapping.name(), error))?;
     Ok(lock)
 }
@@ -133,14 +133,15 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Takes record `index` for `role`, if the one who has it left or is dead. The state it was in
-    /// is returned too: whoever takes over from a dead one has to settle its affairs.
+    /// Takes record `index` for `role`, if the one who has it left or is dead. One of whom `is_leaving` says that it
+    /// is just going is waited for, for a moment.
     pub(crate) fn join(
         mapping: &Mapping,
         index: u32,
         role: u32,
         role_name: &'static str,
-    ) -> Result<(Membership, Life), Error> {
+        is_leaving: impl Fn() -> bool,
+    ) -> Result<Membership, Error> {
         let name = mapping.name();
         let os_error = |error| Error::os("fcntl", name, error);
         let lock = present(mapping)?;
@@ -159,15 +160,23 @@ impl Membership {
             os::yield_now();
         }
         let record = record(mapping, index);
-        let before = Watch::new(index).life(mapping, &lock);
-        if before == Life::Alive {
-            let pid = record.pid.load(Ordering::Relaxed);
-            return Err(Error::RoleTaken {
-                name: name.into(),
-                role: role_name,
-                pid,
-            });
-        }
+        let watch = Watch::new(index);
+        let mut tries = 0;
+        let before = loop {
+            match watch.life(mapping, &lock) {
+                Life::Alive if is_leaving() && tries < JOIN_TRIES => tries += 1,
+                Life::Alive => {
+                    let pid = record.pid.load(Ordering::Relaxed);
+                    return Err(Error::RoleTaken {
+                        name: name.into(),
+                        role: role_name,
+                        pid,
+                    });
+                }
+                before => break before,
+            }
+            os::yield_now();
+        };
         let take = |word| lock.try_lock(token(index, word), true).map_err(os_error);
         let none = None::<fn() -> bool>;
         let sat = seat::sit(&record.state, take, none, || record.introduce(role, before))?;
@@ -182,7 +191,7 @@ impl Membership {
         };
         joined(mapping);
         lock.unlock(joining).map_err(os_error)?;
-        Ok((Membership { index, state, lock }, before))
+        Ok(Membership { index, state, lock })
     }
 
     /// Takes record `index` for `role` if nobody alive has it, nobody else is just joining it, and
@@ -381,7 +390,7 @@ pub(crate) fn joins(mapping: &Mapping) -> &AtomicU64 {
 
 fn joined(mapping: &Mapping) {
     let joins = joins(mapping);
-    // Release: who sees the count finds the newcomer LIVE.
+    // RELEASE: who sees the count finds the newcomer LIVE. SYNC: joined before it was counted
     joins.fetch_add(1, Ordering::Release);
     os::futex::wake(futex_half(joins), u32::MAX);
 }

@@ -146,12 +146,14 @@ fn assert_nothing_left(name: &str) {
     assert!(ringway::channel::mqueue::Receiver::attach(name).is_err());
 }
 
-const MECHANISMS: [&str; 5] = [
+const MECHANISMS: [&str; 7] = [
     "fifo:/tmp/{}",
     "unix:/tmp/{}",
     "mq:{}",
     "sem:{}",
     "sem:{}?named=1",
+    "ring:{}",
+    "mpmc:{}",
 ];
 
 #[test]

@@ -628,6 +628,25 @@ fn a_ring_all_of_whose_participants_were_killed_is_taken_up_where_they_left_it()
 }
 
 #[test]
+fn a_message_whose_consumer_was_killed_keeps_the_name_for_another_consumer() {
+    let _watchdog = watchdog(60);
+    let (name, _cleanup, evidence, ring) = small("orphan", Config::default());
+    let mut tx = ring.producer().unwrap();
+    tx.send(b"held").unwrap();
+    let victim = spawn(&format!("hold {name}"));
+    wait_ready(&evidence, 1);
+    slay(victim);
+    drop((tx, ring));
+    let ring = mpmc::attach(&name).unwrap();
+    let mut rx = ring.consumer().unwrap();
+    let message = rx.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!((&message[..], message.redelivered()), (&b"held"[..], true));
+    drop(message);
+    drop((rx, ring));
+    assert!(mpmc::attach(&name).is_err(), "nothing was left in it");
+}
+
+#[test]
 fn a_forked_child_cannot_act_as_its_parent() {
     let _watchdog = watchdog(60);
     let ring = Ring::anonymous(Config::default().slots(4)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::SendError;
@@ -98,7 +99,13 @@ fn lost(side: &Side) -> Option<SendError> {
 #[cold]
 fn gone(tx: &Tx<'_>, side: &Side) -> Option<SendError> {
     let died = |index| side.life(&Watch::new(index)) == Life::Dead;
-    tx.is_deserted().then(|| {
+    let joins = &side.shared.control().joined;
+    // ACQUIRE: who came is seen in its seat. SYNC: who came is seen in its seat.
+    let joined = joins.load(Ordering::Acquire);
+    let deserted = tx.is_deserted();
+    // One that left may have waited for another to come first, to a seat that was passed by before that.
+    // RELAXED: the seats of those who left were acquired before, and with them what those had waited for.
+    (deserted && joins.load(Ordering::Relaxed) == joined).then(|| {
         if (1..=tx.seated().len() as u32).any(died) {
             SendError::PeerDied
         } else {

@@ -14,6 +14,7 @@ use crate::os::semaphore::Semaphore;
 use crate::participant::{self, Life, Membership, Watch};
 use crate::primitive::{Data, full_fence};
 use crate::ring::broadcast::{Awaited, Control, Corrupt, Manner, Notify, Seat, Start};
+use crate::ring::record::{CLOSED, COMMITTED};
 use crate::sleeper::{self, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
 
@@ -109,7 +110,6 @@ impl Door {
 pub(super) struct Shared {
     pub(super) mapping: Mapping,
     pub(super) geometry: Geometry,
-    here: os::fork::Mark,
 }
 
 impl Shared {
@@ -183,6 +183,14 @@ impl Shared {
             && self.control().joined.load(Ordering::Acquire) < self.geometry.expected
     }
 
+    /// Whether the producer has closed the ring: it is about to give up its role then, or has done so.
+    fn is_closed(&self) -> bool {
+        let progress = &self.control().producer.progress;
+        let at = progress.position.load(Ordering::Relaxed);
+        let word = self.data().word(at).load(Ordering::Relaxed);
+        word & COMMITTED != 0 && word & CLOSED != 0
+    }
+
     /// Where `corrupt` stands in the file.
     pub(super) fn offset(&self, corrupt: Corrupt) -> u64 {
         self.mapping.header().data() + corrupt.position % self.geometry.capacity
@@ -234,7 +242,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.here.is_here() && self.mapping.is_writable() {
+        if self.mapping.is_writable() {
             self.mapping
                 .unlink_if_last(|| !self.awaits() || self.control().sent() == 0);
         }
@@ -407,12 +415,7 @@ impl Ring {
 
     fn open(mapping: Mapping) -> Result<Ring, Error> {
         let geometry = Geometry::of(mapping.name(), mapping.header())?;
-        let here = os::fork::Mark::here();
-        Ok(Ring(Arc::new(Shared {
-            mapping,
-            geometry,
-            here,
-        })))
+        Ok(Ring(Arc::new(Shared { mapping, geometry })))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -443,7 +446,8 @@ impl Ring {
     pub fn producer(&self) -> Result<Producer, Error> {
         self.may_write()?;
         let (mapping, name) = (&self.0.mapping, "producer");
-        let (member, _) = Membership::join(mapping, PRODUCER, ROLE_PRODUCER, name)?;
+        let is_leaving = || self.0.is_closed();
+        let member = Membership::join(mapping, PRODUCER, ROLE_PRODUCER, name, is_leaving)?;
         let side = Side::new(&self.0, Some(member))?;
         Producer::new(side).map_err(|corrupt| self.0.corrupt(corrupt))
     }

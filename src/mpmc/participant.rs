@@ -271,6 +271,9 @@ impl Participant {
                 .load(Ordering::Relaxed)
                 == role as u32
         };
+        let joins = participant::joins(mapping);
+        // ACQUIRE: who joined before is found. SYNC: joined before it was counted
+        let joined = joins.load(Ordering::Acquire);
         let before = self.alive.get();
         if is_peer(before) && self.life(before as usize) == Life::Alive {
             return None;
@@ -286,6 +289,11 @@ impl Participant {
                 Life::Dead => died = true,
                 Life::Left | Life::Never => {}
             }
+        }
+        // One that left may have waited for another to come first, to a record that was passed by before that.
+        // RELAXED: the records of those who left were acquired before, and with them what those had waited for.
+        if joins.load(Ordering::Relaxed) != joined {
+            return None;
         }
         match self.control.history(role).load(Ordering::Relaxed) {
             _ if died => Some(Gone::Died),
@@ -460,9 +468,42 @@ fn take_record(shared: &Arc<Shared>, role: Role) -> Result<Membership, Error> {
     let mapping = &shared.mapping;
     let lock = mapping.lock_file()?;
     let count = shared.geometry.participants;
-    let lives: Vec<Life> = (0..count)
-        .map(|index| Watch::new(index).life(mapping, &lock))
-        .collect();
+    let joins = participant::joins(mapping);
+    for _ in 0..TAKING {
+        // ACQUIRE: who joined before is found. SYNC: joined before it was counted
+        let joined = joins.load(Ordering::Acquire);
+        let lives: Vec<Life> = (0..count)
+            .map(|index| Watch::new(index).life(mapping, &lock))
+            .collect();
+        // Unless somebody came meanwhile, in the place of whom another may have left one that was passed by before.
+        // RELAXED: the records were acquired before.
+        let all_taken = lives.iter().all(|life| *life == Life::Alive);
+        if all_taken && joins.load(Ordering::Relaxed) == joined {
+            break;
+        }
+        if let Some(membership) = take_one_of(shared, role, &lives)? {
+            return Ok(membership);
+        }
+        // What was free was taken by others meanwhile: in the place of one that died, say, though another had left.
+        os::yield_now();
+    }
+    Err(Error::TooManyParticipants {
+        name: mapping.name().into(),
+        max: count as usize,
+    })
+}
+
+/// How often one who comes looks for a record that nobody has.
+const TAKING: u32 = 64;
+
+/// Takes one of the records that `lives` shows without an owner.
+fn take_one_of(
+    shared: &Arc<Shared>,
+    role: Role,
+    lives: &[Life],
+) -> Result<Option<Membership>, Error> {
+    let mapping = &shared.mapping;
+    let count = shared.geometry.participants;
     let role_of = |index: u32| {
         participant::record(mapping, index)
             .role
@@ -497,11 +538,8 @@ fn take_record(shared: &Arc<Shared>, role: Role) -> Result<Membership, Error> {
                     .history(died)
                     .store(DIED, Ordering::Relaxed);
             }
-            return Ok(membership);
+            return Ok(Some(membership));
         }
     }
-    Err(Error::TooManyParticipants {
-        name: mapping.name().into(),
-        max: count as usize,
-    })
+    Ok(None)
 }

@@ -83,6 +83,22 @@ impl LockFile {
         }
     }
 
+    /// As [`LockFile::try_lock`], for a lock that others hold for a moment only. False when it cannot be had for a
+    /// second: whoever is stopped while holding it must not stop everybody.
+    pub(crate) fn lock_soon(&self, byte: u64, exclusive: bool) -> io::Result<bool> {
+        for round in 0..200 {
+            if self.try_lock(byte, exclusive)? {
+                return Ok(true);
+            }
+            if round < 20 {
+                super::yield_now();
+            } else {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        Ok(false)
+    }
+
     /// Gives up the lock on `byte`.
     pub(crate) fn unlock(&self, byte: u64) -> io::Result<()> {
         self.unlock_as(&lock_of(libc::F_UNLCK, byte))

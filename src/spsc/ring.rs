@@ -100,7 +100,6 @@ pub(super) struct Shared {
     pub(super) mapping: Mapping,
     pub(super) geometry: Geometry,
     events: Option<Events>,
-    here: os::fork::Mark,
 }
 
 impl Shared {
@@ -141,6 +140,13 @@ impl Shared {
         self.mapping.header().data() + corrupt.position % self.geometry.capacity
     }
 
+    /// Whether the producer has closed the ring: it is about to give up its role then, or has done so.
+    fn is_closed(&self) -> bool {
+        let at = self.control().producer.position.load(Ordering::Relaxed);
+        let word = self.data().word(at).load(Ordering::Relaxed);
+        word & COMMITTED != 0 && word & CLOSED != 0
+    }
+
     /// Whether every message was taken.
     fn is_drained(&self) -> bool {
         let taken = self.control().consumer.position.load(Ordering::Acquire);
@@ -151,7 +157,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.here.is_here() && self.mapping.is_writable() {
+        if self.mapping.is_writable() {
             self.mapping.unlink_if_last(|| self.is_drained());
         }
     }
@@ -183,7 +189,8 @@ impl Side {
         let wait = shared.geometry.wait;
         let sleeper = |door| Sleeper::new(&shared.mapping, wait, shared.events.as_ref(), door);
         let (own, other) = (sleeper(own)?, sleeper(other)?);
-        let (membership, _) = Membership::join(&shared.mapping, index, index, name)?;
+        let is_leaving = || index == PRODUCER && shared.is_closed();
+        let membership = Membership::join(&shared.mapping, index, index, name, is_leaving)?;
         if let Some(event) = other.event() {
             // A peer that is asleep learns whose death it has to learn of.
             event.notify();
@@ -334,12 +341,10 @@ impl Ring {
         if geometry.wait == WaitStrategy::EventFd && events.is_none() && mapping.is_writable() {
             return Err(sleeper::NO_EVENTS);
         }
-        let here = os::fork::Mark::here();
         Ok(Ring(Arc::new(Shared {
             mapping,
             geometry,
             events,
-            here,
         })))
     }
 
