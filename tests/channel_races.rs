@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use common::{assert_no_file_left, child, task, watchdog};
 use ringway::channel::{Receiver, Sender};
-use ringway::{Endpoint, Error, SendError};
+use ringway::{Endpoint, Error, RecvError, SendError};
 use step::{Stepped, here, traced};
 
 fn parse(text: &str) -> Endpoint {
@@ -229,6 +229,86 @@ fn a_name_whose_remover_was_killed_at_it_is_made_anew() {
     }
 }
 
+/// One end has left, and its successor comes while the other process looks for it, at each of its system calls
+/// in turn: nobody has died.
+#[test]
+fn who_hands_over_to_a_successor_is_never_taken_for_dead() {
+    let _dog = watchdog(120);
+    for mechanism in ["fifo:/tmp/{}", "mq:{}", "sem:{}"] {
+        for (theirs, ours) in [("recv", "send"), ("send", "recv")] {
+            let name = name("hand");
+            let endpoint = parse(&mechanism.replace("{}", &name));
+            let (mut told, tell) = UnixStream::pair().unwrap();
+            let first = End::open(&endpoint, ours).unwrap();
+            let mut command = child("child_process", &format!("look {theirs} {endpoint}"));
+            let mut other = Stepped::start(command.stdin(OwnedFd::from(tell)));
+            let mut calls = 0;
+            let mut peer = Some(first);
+            // A look makes fewer calls than that; a queue fills up meanwhile.
+            for at in 0..24 {
+                drop(peer.take());
+                let (mut call, mut opening) = (0, None);
+                other.calls(|_, _| {
+                    if call == at {
+                        opening = Some(open_beside(&endpoint, ours));
+                    }
+                    call += 1;
+                    None
+                });
+                let mut outcome = [0];
+                told.read_exact(&mut outcome).unwrap();
+                assert_ne!(outcome[0], b'd', "{endpoint}: call {at}: taken for dead");
+                other.go_on();
+                calls = call.max(calls);
+                peer = Some(match opening {
+                    Some(opening) => opening.join().unwrap().unwrap(),
+                    None => End::open(&endpoint, ours).unwrap(),
+                });
+            }
+            println!("{endpoint}: {theirs} looks in {calls} calls, {ours} comes");
+            assert!((4..24).contains(&calls));
+            drop((peer, other));
+            end_of(&endpoint, theirs);
+            assert_nothing_left(&name);
+        }
+    }
+}
+
+/// A message of which a part was on its way when its receiver left is void for the successor.
+#[test]
+fn what_a_fifos_receiver_left_half_of_is_no_part_of_its_successors_first_message() {
+    let _dog = watchdog(60);
+    let path = format!("/tmp/{}", name("half"));
+    let endpoint = parse(&format!("fifo:{path}"));
+    let rx = endpoint.receiver().unwrap();
+    let mut tx = endpoint.sender().unwrap();
+    let long = vec![1; 1 << 20];
+    assert!(matches!(tx.try_send(&long), Err(SendError::Full)));
+    drop(rx);
+    assert!(matches!(tx.try_send(&long), Err(SendError::Closed)));
+    let mut rx = endpoint.receiver().unwrap();
+    let sending = std::thread::spawn(move || {
+        tx.send(b"whole").unwrap();
+        tx
+    });
+    let mut got = Vec::new();
+    rx.recv(&mut got).unwrap();
+    assert_eq!(got, b"whole");
+    drop(sending.join().unwrap());
+    drop(rx);
+    assert_nothing_left(&path);
+}
+
+/// What a killed process left is gone when another has come and left.
+fn end_of(endpoint: &Endpoint, side: &str) {
+    let rest = if side == "send" { "recv" } else { "send" };
+    let ends = [side, rest].map(|side| End::open(endpoint, side).unwrap());
+    let ([End::Rx(mut rx), End::Tx(_)] | [End::Tx(_), End::Rx(mut rx)]) = ends else {
+        panic!("two of a kind");
+    };
+    while rx.try_recv(&mut Vec::new()).is_ok() {}
+}
+
 /// The other process of the tests above.
 #[test]
 fn child_process() {
@@ -242,6 +322,9 @@ fn child_process() {
     traced();
     // SAFETY: standard input is the socket that this process was given, and used by nobody else.
     let mut tell = unsafe { <UnixStream as std::os::fd::FromRawFd>::from_raw_fd(0) };
+    if what == "look" {
+        look(End::open(&endpoint, side).unwrap(), &mut tell);
+    }
     loop {
         let opening = || match End::open(&endpoint, side) {
             Ok(end) => Some(end),
@@ -261,5 +344,18 @@ fn child_process() {
                 .unwrap();
             here();
         }
+    }
+}
+
+/// Sends or receives what there is, and tells whether the other side seemed to have died.
+fn look(mut end: End, tell: &mut UnixStream) -> ! {
+    loop {
+        here();
+        let died = match &mut end {
+            End::Tx(tx) => matches!(tx.try_send(b"x"), Err(SendError::PeerDied)),
+            End::Rx(rx) => matches!(rx.try_recv(&mut Vec::new()), Err(RecvError::PeerDied)),
+        };
+        tell.write_all(if died { b"d" } else { b"l" }).unwrap();
+        here();
     }
 }

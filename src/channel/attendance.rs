@@ -215,8 +215,14 @@ pub(crate) fn finish_removal(fd: BorrowedFd<'_>, remove: impl FnOnce()) {
     }
 }
 
-/// What is known of `side` once nobody is there any more.
-pub(crate) fn gone(fd: BorrowedFd<'_>, side: Side) -> Peer {
+/// What is known of `side`, whose seats or hang-up `is_there` looks at. Looked at together with the bits, under the
+/// guard: a successor that comes between the two looks clears the bit of one who left, who would seem to have died.
+pub(crate) fn gone(fd: BorrowedFd<'_>, side: Side, is_there: impl FnOnce() -> bool) -> Peer {
+    let _guard = inode::guard(fd);
+    if is_there() {
+        return Peer::Here;
+    }
+    // Whoever left set its bit before it got up.
     match inode::mode(fd) {
         Ok(mode) if mode & side.left() != 0 => Peer::Left,
         Ok(mode) if mode & side.came() != 0 => Peer::Died,
@@ -226,9 +232,9 @@ pub(crate) fn gone(fd: BorrowedFd<'_>, side: Side) -> Peer {
 
 /// What is known of `side`, where those who attend sit.
 pub(crate) fn peer(fd: BorrowedFd<'_>, side: Side) -> Peer {
-    if attended(fd, side).unwrap_or(false) {
+    let is_there = || attended(fd, side).unwrap_or(false);
+    if is_there() {
         return Peer::Here;
     }
-    // Read after the seats were seen empty: whoever left set its bit before it got up.
-    gone(fd, side)
+    gone(fd, side, is_there)
 }

@@ -41,8 +41,9 @@ fn header(length: usize, flags: u8, stream: u32) -> [u8; HEADER] {
 pub(super) struct Outgoing {
     stream: u32,
     piece: usize,
-    /// A message of which `.1` bytes are on their way, when its sender ran out of patience.
-    begun: Option<(Vec<u8>, usize)>,
+    /// A message of which `.1` bytes are on their way, when its sender ran out of patience; none that can be
+    /// gone on with, if its receiver is gone.
+    begun: Option<(Option<Vec<u8>>, usize)>,
 }
 
 impl Outgoing {
@@ -71,7 +72,7 @@ impl Outgoing {
         }
         let mut sent = 0;
         match &self.begun {
-            Some((begun, done)) if begun == message => sent = *done,
+            Some((Some(begun), done)) if begun == message => sent = *done,
             Some(_) => {
                 while !put(&header(0, ABORT, self.stream), &[])? {
                     wait()?;
@@ -98,7 +99,7 @@ impl Outgoing {
             // However it failed: the receiver keeps what went before.
             if let Err(error) = refused {
                 if sent > 0 {
-                    self.begun = Some((message.to_vec(), sent));
+                    self.begun = Some((Some(message.to_vec()), sent));
                 }
                 return Err(error);
             }
@@ -112,9 +113,12 @@ impl Outgoing {
         }
     }
 
-    /// Forgets what was on its way to a receiver that is gone.
+    /// Gives up what was on its way to a receiver that is gone. It may have left some of it for a successor,
+    /// who is told that it is void.
     pub(super) fn forget(&mut self) {
-        self.begun = None;
+        if let Some((begun, _)) = &mut self.begun {
+            *begun = None;
+        }
     }
 }
 

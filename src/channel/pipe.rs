@@ -211,6 +211,28 @@ fn inherited(fd: u32) -> Result<OwnedFd, Error> {
     os::pipe::inherited(fd).map_err(|error| Error::os("fcntl", format!("descriptor {fd}"), error))
 }
 
+/// Writes pieces to the pipe; where there is no reader, `gone` says what has become of it.
+fn put(
+    fd: BorrowedFd<'_>,
+    mut gone: impl FnMut() -> SendError,
+) -> impl FnMut(&[u8], &[u8]) -> Result<bool, SendError> {
+    move |header, payload| {
+        os::pipe::write(fd, header, payload).map_err(|source| match source.raw_os_error() {
+            Some(os::EPIPE) => gone(),
+            _ => SendError::Os {
+                op: "write",
+                source,
+            },
+        })
+    }
+}
+
+/// Whether the other end of the pipe is open nowhere, which `event` tells.
+fn hangs_up(fd: BorrowedFd<'_>, event: i16) -> bool {
+    let now = Deadline::after(std::time::Duration::ZERO);
+    poll::one(fd, 0, now).is_ok_and(|ready| ready & event != 0)
+}
+
 fn closed(mechanism: &'static str) -> Error {
     Error::Config {
         what: "channel",
@@ -235,21 +257,18 @@ impl super::Sender for Sender {
         self.adopt();
         let fd = self.fd.as_ref().ok_or(SendError::Closed)?.as_fd();
         let deadline = patience.deadline();
-        let result = self.outgoing.send(
-            message,
-            |header, payload| {
-                os::pipe::write(fd, header, payload).map_err(|source| match source.raw_os_error() {
-                    Some(os::EPIPE) => match attendance::gone(fd, Side::Receiving) {
-                        Peer::Left => SendError::Closed,
-                        _ => SendError::PeerDied,
-                    },
-                    _ => SendError::Os {
-                        op: "write",
-                        source,
-                    },
-                })
-            },
-            || {
+        loop {
+            let mut has_successor = false;
+            let gone = || match attendance::gone(fd, Side::Receiving, || !hangs_up(fd, poll::ERROR))
+            {
+                Peer::Here => {
+                    has_successor = true;
+                    SendError::Closed
+                }
+                Peer::Left => SendError::Closed,
+                Peer::Died | Peer::Never => SendError::PeerDied,
+            };
+            let result = self.outgoing.send(message, put(fd, gone), || {
                 if patience == Patience::Now {
                     return Err(SendError::Full);
                 }
@@ -258,13 +277,16 @@ impl super::Sender for Sender {
                     Ok(_) => Ok(()),
                     Err(source) => Err(SendError::Os { op: "poll", source }),
                 }
-            },
-        );
-        if matches!(result, Err(SendError::Closed | SendError::PeerDied)) {
-            // What was begun went with the receiver; a successor gets whole messages.
-            self.outgoing.forget();
+            });
+            if matches!(result, Err(SendError::Closed | SendError::PeerDied)) {
+                // What was begun went with the receiver; a successor gets whole messages.
+                self.outgoing.forget();
+            }
+            // A successor that has just come may as well have come before.
+            if !has_successor {
+                return result;
+            }
         }
-        result
     }
 
     fn close(&mut self) {
@@ -460,12 +482,17 @@ impl super::Receiver for Receiver {
                 }
                 Some(_) => {
                     // No writer. A FIFO whose first writer is still to come does not hang up.
-                    let now = Deadline::after(std::time::Duration::ZERO);
-                    let ready = poll::one(fd.as_fd(), 0, now).map_err(os_error("poll"))?;
-                    if ready & poll::HUNG_UP != 0 {
+                    let fd = fd.as_fd();
+                    let is_there = || !hangs_up(fd, poll::HUNG_UP);
+                    let gone = match is_there() {
+                        true => Peer::Here,
+                        false => attendance::gone(fd, Side::Sending, is_there),
+                    };
+                    // If a successor has come just now, it may as well have come before.
+                    if gone != Peer::Here {
                         self.incoming.reset();
                         (self.start, self.end) = (0, 0);
-                        return Err(match attendance::gone(fd.as_fd(), Side::Sending) {
+                        return Err(match gone {
                             Peer::Left => RecvError::Closed,
                             _ => RecvError::PeerDied,
                         });
