@@ -394,6 +394,24 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "self.first = Some((at, word)); self.data.word(at).store(word, Ordering::Release);",
     ),
     (
+        "ring/items",
+        "closing_loses_an_item",
+        "(word | CLOSED, item)",
+        "(word | CLOSED, 0)",
+    ),
+    (
+        "ring/items",
+        "taking_reopens",
+        "let free = ticket.wrapping_add(self.pairs.capacity()) | word & CLOSED;",
+        "let free = ticket.wrapping_add(self.pairs.capacity());",
+    ),
+    (
+        "ring/items",
+        "sends_without_the_item_that_it_saw",
+        "let new = (ticket.wrapping_add(1), item); if self.pairs.compare_exchange(ticket, (word, old), new) {",
+        "let new = (ticket.wrapping_add(1), item); if self.pairs.sequence(ticket) == word { self.pairs.compare_exchange(ticket, (self.pairs.sequence(ticket), self.pairs.item(ticket)), new);",
+    ),
+    (
         "wait/bell",
         "without_fences",
         "barrier();",

@@ -114,6 +114,8 @@ macro_rules! mutants {
     ($algorithm:literal, $models:literal; $($name:ident: $model:ident),* $(,)?) => {
         $(
             mod $name {
+                // What the algorithm uses of the modules beside it.
+                use super::*;
                 pub(crate) mod algorithm {
                     include!(concat!(env!("OUT_DIR"), "/", $algorithm, "_", stringify!($name), ".rs"));
                 }
