@@ -251,6 +251,16 @@ impl Mapping {
         Mapping::map(name, Place::Anonymous, file, header, true, None)
     }
 
+    /// Maps the ring in `file` to look at it only: without keeping its name alive, and without a lock that would be in
+    /// the way of one who takes the name away.
+    #[cfg(feature = "cli")]
+    pub(crate) fn look(name: &str, file: &File, header: Header) -> Result<Mapping, Error> {
+        let file = file
+            .try_clone()
+            .map_err(|error| Error::os("dup", name, error))?;
+        Mapping::map(name, Place::Anonymous, file, header, false, None)
+    }
+
     fn map(
         name: &str,
         place: Place,

@@ -475,6 +475,26 @@ impl Observer {
         }
     }
 
+    /// Whether nothing in the ring is undelivered, if nobody is attached to it: as the last one to leave asks, since the
+    /// cursors do not tell all. It maps the memory; a file with holes, which would be filled by that, is not asked, and
+    /// counts as not drained: no ring is made so.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_drained(&self) -> Result<bool, Error> {
+        use std::os::unix::fs::MetadataExt;
+        let (name, file, header) = (&self.name, &self.file, self.header);
+        let meta = file
+            .metadata()
+            .map_err(|error| Error::os("fstat", name, error))?;
+        if meta.blocks() * 512 < header.total() {
+            return Ok(false);
+        }
+        match self.kind {
+            Kind::Spsc => spsc::is_drained(name, file, header),
+            Kind::Mpmc => mpmc::is_drained(name, file, header),
+            Kind::Broadcast => self.snapshot().map(|seen| seen.used == 0),
+        }
+    }
+
     /// The header, checked.
     #[cfg(feature = "cli")]
     pub(crate) fn header(&self) -> &Header {

@@ -296,7 +296,7 @@ fn what_a_fifos_receiver_left_half_of_is_no_part_of_its_successors_first_message
     assert_eq!(got, b"whole");
     drop(sending.join().unwrap());
     drop(rx);
-    assert_nothing_left(&path);
+    assert_nothing_left(&name("half"));
 }
 
 /// What a killed process left is gone when another has come and left.

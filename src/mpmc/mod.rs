@@ -44,5 +44,7 @@ pub use config::{Config, OnDeath};
 pub use consumer::{Consumer, Drain, Message};
 pub(crate) use participant::Control;
 pub use producer::{Producer, Reservation};
+#[cfg(feature = "cli")]
+pub(crate) use ring::is_drained;
 pub use ring::{Ring, attach, create, create_or_attach};
 pub use typed::typed;

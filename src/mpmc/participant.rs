@@ -61,7 +61,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(super) fn new() -> Control {
+    pub(crate) fn new() -> Control {
         Control {
             cursors: Cursors::new(),
             messages: CachePadded::new(Bell::new()),

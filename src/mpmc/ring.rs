@@ -1,6 +1,8 @@
 //! A ring: its memory, shared by the handles of this process.
 
 use std::fmt;
+#[cfg(feature = "cli")]
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -65,6 +67,13 @@ pub fn create_or_attach(name: &str, config: Config) -> Result<Ring, Error> {
     )
 }
 
+/// Whether nothing is undelivered in the ring in `file`, which nobody is attached to: what the last one to leave asks.
+#[cfg(feature = "cli")]
+pub(crate) fn is_drained(name: &str, file: &File, header: Header) -> Result<bool, Error> {
+    let ring = Ring::open(Mapping::look(name, file, header)?, None)?;
+    Ok(ring.0.is_drained())
+}
+
 /// A ring that this process has mapped. Handles are taken from it: [`Ring::producer`] and
 /// [`Ring::consumer`]. Cheap to clone; the memory stays mapped until the last handle is gone.
 #[derive(Clone)]
@@ -115,14 +124,19 @@ impl Shared {
             on_death,
         }
     }
+
+    /// Whether nothing is there for anybody to come. For one who has the ring to itself.
+    fn is_drained(&self) -> bool {
+        match self.geometry.paired {
+            true => items::view(&self.queue()).holds_nothing(),
+            false => self.queue().holds_nothing(),
+        }
+    }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.mapping.unlink_if_last(|| match self.geometry.paired {
-            true => items::view(&self.queue()).holds_nothing(),
-            false => self.queue().holds_nothing(),
-        });
+        self.mapping.unlink_if_last(|| self.is_drained());
     }
 }
 

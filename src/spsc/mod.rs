@@ -52,6 +52,8 @@ pub use config::Config;
 pub(crate) use config::check_header;
 pub use consumer::{Consumer, Drain, Iter, Message};
 pub use producer::{BatchError, Producer, Reservation};
+#[cfg(feature = "cli")]
+pub(crate) use ring::is_drained;
 pub use ring::{Ring, Stats, attach, create, create_or_attach};
 pub use typed::typed;
 

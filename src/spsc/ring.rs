@@ -1,6 +1,8 @@
 //! A ring: its memory, shared by the handles of this process.
 
 use std::fmt;
+#[cfg(feature = "cli")]
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -78,6 +80,13 @@ pub fn create_or_attach(name: &str, config: Config) -> Result<Ring, Error> {
         || attach(name),
         |abandoned| Ring::make(name, place.clone(), &config, abandoned),
     )
+}
+
+/// Whether nothing is undelivered in the ring in `file`, which nobody is attached to: what the last one to leave asks.
+#[cfg(feature = "cli")]
+pub(crate) fn is_drained(name: &str, file: &File, header: Header) -> Result<bool, Error> {
+    let ring = Ring::open(Mapping::look(name, file, header)?, None)?;
+    Ok(ring.0.is_drained())
 }
 
 /// A ring that this process has mapped. The two roles are taken from it. Cheap to clone; the memory

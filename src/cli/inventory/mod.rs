@@ -399,9 +399,19 @@ impl Thing {
         self.age = age.map_or(0, |age| age.as_secs());
         match observer.snapshot() {
             Ok(snapshot) => {
-                self.state = state_of(&snapshot);
+                self.state = match state_of(&snapshot) {
+                    State::Live => State::Live,
+                    // Nobody changes it any more, and its cursors do not tell all.
+                    seen => match observer.is_drained() {
+                        Ok(true) => State::Dead,
+                        Ok(false) => State::Undelivered,
+                        Err(_) => seen,
+                    },
+                };
+                // How many wait cannot be told where it is not by the cursors.
+                let hidden = self.state == State::Undelivered && snapshot.used == 0;
                 self.fill = Some(Fill {
-                    messages: snapshot.waiting,
+                    messages: snapshot.waiting.filter(|_| !hidden),
                     used: snapshot.used,
                     capacity: snapshot.capacity,
                 });

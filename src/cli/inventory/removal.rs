@@ -79,8 +79,8 @@ fn ring(thing: &Thing, path: &Path, undelivered: bool) -> Result<Outcome, Error>
     let keep = || {
         !undelivered
             && Observer::open_path(&thing.name, path)
-                .and_then(|observer| observer.snapshot())
-                .map_or(true, |snapshot| snapshot.used > 0)
+                .and_then(|observer| observer.is_drained())
+                .map_or(true, |drained| !drained)
     };
     Ok(
         match mapping::remove_if_abandoned(&thing.name, path, keep)? {
@@ -187,6 +187,84 @@ mod tests {
         unreachable!()
     }
 
+    /// What is cleaned is what the last one to leave would not have kept, whatever the cursors say. A copy of a ring
+    /// is one whose participants were all killed just then.
+    #[test]
+    fn clean_keeps_what_a_successor_would_get_though_the_cursors_tell_of_nothing() {
+        use crate::mpmc::{self, items};
+        use std::os::unix::fs::FileExt;
+
+        let name = |what| format!("clean-{what}-{}", std::process::id());
+        let path = |name: &str| crate::observe::path_of(name).unwrap();
+        let killed = |name: &str| {
+            let copy = format!("{name}-killed");
+            fs::copy(path(name), path(&copy)).unwrap();
+            copy
+        };
+        /// Zeroes the word of the control words that `word` chooses.
+        fn unwritten<C>(name: &str, control: &C, word: &crate::primitive::AtomicU64) {
+            let within = std::ptr::from_ref(word).addr() - std::ptr::from_ref(control).addr();
+            let observer = Observer::open(name).unwrap();
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(crate::observe::path_of(name).unwrap());
+            let at = observer.header().control() + within as u64;
+            file.unwrap().write_all_at(&[0; 8], at).unwrap();
+        }
+        let mut all = Vec::new();
+
+        // A message that its consumer had taken and not released.
+        let held = name("held");
+        let ring = mpmc::create(&held, mpmc::Config::default().slots(4)).unwrap();
+        let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        tx.send(b"held").unwrap();
+        let message = rx.try_recv().unwrap();
+        all.push((killed(&held), Kind::Mpmc));
+        drop(message);
+        drop((tx, rx, ring));
+
+        // Items whose sender had not moved the hint on.
+        let hinted = name("hint");
+        let ring = items::create(&hinted, mpmc::Config::default().slots(4)).unwrap();
+        let mut tx = ring.producer().unwrap();
+        tx.try_send(7).unwrap();
+        let copy = killed(&hinted);
+        let control = mpmc::Control::new();
+        unwritten(&copy, &control, control.cursors.as_hints().0);
+        all.push((copy, Kind::Mpmc));
+        assert_eq!(ring.consumer().unwrap().try_recv().unwrap(), 7);
+        drop((tx, ring));
+
+        // A message whose producer had not noted its progress.
+        let noted = name("noted");
+        let ring = spsc::create(&noted, Config::default().capacity(256)).unwrap();
+        let mut tx = ring.producer().unwrap();
+        tx.send(b"sent").unwrap();
+        let copy = killed(&noted);
+        let control = crate::ring::spsc::Control::new();
+        unwritten(&copy, &control, &control.producer.position);
+        all.push((copy, Kind::Spsc));
+        ring.consumer().unwrap().recv().unwrap();
+        drop((tx, ring));
+
+        for (name, kind) in all {
+            let thing = named(&name).unwrap();
+            assert_eq!((thing.kind, thing.state), (kind, State::Undelivered));
+            assert_eq!(
+                thing.fill.unwrap().used,
+                0,
+                "{name}: the cursors tell of it"
+            );
+            let outcome = remove(&thing, false).unwrap();
+            assert_eq!(outcome, Outcome::Undelivered, "{name}");
+            assert!(path(&name).exists());
+            assert_eq!(remove(&thing, true).unwrap(), Outcome::Removed, "{name}");
+        }
+        for name in [held, hinted, noted] {
+            assert!(!path(&name).exists(), "{name} is left");
+        }
+    }
+
     /// The race below, at the one instant that matters: between the look and the removal.
     #[test]
     fn who_attaches_at_the_last_instant_keeps_the_name_or_has_no_ring() {
@@ -205,7 +283,11 @@ mod tests {
         assert_eq!(removal.unwrap(), Removal::Removed);
         let attached = attached.expect("it was asked whether to keep the ring");
         assert!(
-            matches!(attached, Err(Error::NotFound { .. })),
+            // Or it waits for the one who removes it, and gives up.
+            matches!(
+                attached,
+                Err(Error::NotFound { .. } | Error::Os { op: "presence", .. })
+            ),
             "attached to a ring that lost its name: {attached:?}"
         );
         assert!(!path.exists());
