@@ -1,6 +1,8 @@
 //! Control of a pipeline: commands, priorities, refusals, and whatever a client may do wrong.
 
 mod common;
+#[path = "common/step.rs"]
+mod step;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -11,6 +13,7 @@ use common::{Random, Reaped, child, root_for, task, until, watchdog};
 use ringway::Error;
 use ringway::channel::Patience;
 use ringway::control::{Client, Command, Over, RequestError, Server};
+use step::Stepped;
 
 fn name(test: &str) -> String {
     format!("t{}-{test}", std::process::id())
@@ -359,6 +362,41 @@ fn clients_that_take_the_places_of_killed_ones_do_not_take_each_others() {
     }
 }
 
+/// A client comes at each system call of a server that ends and cleans up after clients that were killed.
+#[test]
+fn a_client_that_comes_while_the_server_ends_keeps_the_name_of_its_inbox() {
+    let _dog = watchdog(120);
+    for over in [Over::Fifo, Over::Queue] {
+        let name = name(&format!("ending-{over:?}"));
+        let mine = format!("ringway.{name}.ctl.");
+        let mut server =
+            Stepped::start(&mut child("child_process", &format!("end {name} {over:?}")));
+        // It looks for the first of them first.
+        for at in 0..32 {
+            let (mut call, mut client) = (0, None);
+            server.calls(|_, _| {
+                if call == at {
+                    client = Some(Client::connect(&name).unwrap());
+                }
+                call += 1;
+                None
+            });
+            assert!(client.is_some(), "it ends in {call} calls");
+            for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+                let open = std::fs::read_link(entry.unwrap().path());
+                let open = open.map_or(String::new(), |it| it.display().to_string());
+                let lost = open.contains(&mine) && open.ends_with("(deleted)");
+                assert!(!lost, "call {at}: {open}");
+            }
+            drop(client);
+            server.go_on();
+        }
+        drop(server);
+        drop(Server::bind_over(&name, over).unwrap());
+        assert_nothing_left(&name);
+    }
+}
+
 #[test]
 fn a_half_command_of_a_dead_writer_does_not_spoil_the_next_one() {
     let _dog = watchdog(60);
@@ -397,6 +435,13 @@ proptest::proptest! {
     }
 }
 
+fn parse(over: &str) -> Over {
+    match over {
+        "Fifo" => Over::Fifo,
+        _ => Over::Queue,
+    }
+}
+
 /// The other processes of the tests above.
 #[test]
 fn child_process() {
@@ -404,12 +449,7 @@ fn child_process() {
     let words: Vec<&str> = task.split(' ').collect();
     match words.as_slice() {
         ["serve", name, over] => {
-            let over = if *over == "Fifo" {
-                Over::Fifo
-            } else {
-                Over::Queue
-            };
-            serve(Server::bind_over(name, over).unwrap())
+            serve(Server::bind_over(name, parse(over)).unwrap())
                 .join()
                 .unwrap();
         }
@@ -417,6 +457,15 @@ fn child_process() {
             let _client = Client::connect(name).unwrap();
             println!("\nHERE");
             std::thread::park();
+        }
+        ["end", name, over] => {
+            step::traced();
+            loop {
+                let server = Server::bind_over(name, parse(over)).unwrap();
+                step::here();
+                drop(server);
+                step::here();
+            }
         }
         ["ask", name] => {
             let mut client = Client::connect(name).unwrap();

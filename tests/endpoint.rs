@@ -280,6 +280,33 @@ fn auto_takes_shared_memory_when_both_have_it_whoever_comes_first() {
 }
 
 #[test]
+fn auto_proposes_anew_what_a_receiver_was_killed_while_answering() {
+    let _dog = watchdog(60);
+    let name = name("answering");
+    let mut tx = AutoSender::open(&name).unwrap();
+    assert!(matches!(
+        tx.try_send(b"early"),
+        Err(ringway::SendError::Full)
+    ));
+    // So far had it got: the file is empty, and nothing is written yet.
+    let place = format!("/tmp/ringway.{name}.auto");
+    let file = std::fs::OpenOptions::new().write(true).open(place).unwrap();
+    file.set_len(0).unwrap();
+    assert!(matches!(
+        tx.try_send(b"early"),
+        Err(ringway::SendError::Full)
+    ));
+    let child = restricted(&format!("auto-recv {name}"), || Ok(()));
+    send_numbers(&mut tx);
+    let (agreed, refused) = tx.agreed().unwrap();
+    assert_eq!((agreed.mechanism(), refused), (Mechanism::Ring, &[][..]));
+    tx.close();
+    succeed(child);
+    drop(tx);
+    assert_no_file_left(&name);
+}
+
+#[test]
 fn a_pair_falls_back_when_memfd_create_is_denied() {
     let _dog = watchdog(60);
     let opened = open_pair(&[Mechanism::Ring, Mechanism::Sem, Mechanism::Pipe]).unwrap();

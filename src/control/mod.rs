@@ -42,6 +42,8 @@ mod server;
 
 pub use client::{Client, RequestError};
 pub use post::Over;
+#[cfg(feature = "cli")]
+pub(crate) use post::remove_if_abandoned;
 pub use server::{Request, Server};
 
 use crate::Error;

@@ -147,6 +147,44 @@ pub(super) fn remove(over: Over, address: &str) {
     };
 }
 
+/// Removes the name of a post that nobody owns: its owner holds a lock on the whole of it, and whoever is just making
+/// one takes that lock before it believes the name. Whether the name is gone; or what failed.
+pub(crate) fn remove_if_abandoned(
+    over: Over,
+    address: &str,
+) -> Result<bool, (&'static str, io::Error)> {
+    let failed = |op| move |error| (op, error);
+    let is_gone = |error: &io::Error| error.raw_os_error() == Some(os::ENOENT);
+    match over {
+        Over::Queue => {
+            let queue = match os::mqueue::open(address) {
+                Err(error) if is_gone(&error) => return Ok(true),
+                queue => queue.map_err(failed("mq_open"))?,
+            };
+            if !inode::lock(queue.as_fd(), 0, true).map_err(failed("fcntl"))? {
+                return Ok(false);
+            }
+            if os::mqueue::is_at(queue.as_fd(), address) {
+                os::mqueue::unlink(address).map_err(failed("mq_unlink"))?;
+            }
+        }
+        Over::Fifo => {
+            let path = std::path::Path::new(address);
+            let fd = match os::pipe::open(path, false, false) {
+                Err(error) if is_gone(&error) => return Ok(true),
+                fd => fd.map_err(failed("open"))?,
+            };
+            if !inode::claim(fd.as_fd()).map_err(failed("flock"))? {
+                return Ok(false);
+            }
+            if inode::is_at(fd.as_fd(), path) {
+                std::fs::remove_file(path).map_err(failed("unlink"))?;
+            }
+        }
+    }
+    Ok(true)
+}
+
 fn fifo(address: &str) -> Result<(OwnedFd, Option<OwnedFd>), Refusal> {
     let path = PathBuf::from(address);
     let failed = |op| move |error| Refusal::Failed(Error::os(op, address, error));

@@ -204,7 +204,8 @@ impl Drop for Server {
         for client in 0..CLIENTS {
             let base = format!("{}.{client}", self.base);
             if matches!(Outbox::open(self.inbox.over(), &base), Ok(None)) {
-                post::remove(self.inbox.over(), &post::address(self.inbox.over(), &base));
+                let over = self.inbox.over();
+                let _ = post::remove_if_abandoned(over, &post::address(over, &base));
             }
         }
     }

@@ -306,6 +306,9 @@ impl AutoSender {
 
     /// Opens the next candidate that can be opened here, and proposes it.
     fn propose(&mut self, round: u64) -> Result<(), Failure> {
+        // What was proposed before and is answered by nobody any more (a receiver was killed while it wrote its
+        // answer) may be the next candidate again, and its role is taken as long as it is open here.
+        (self.channel, self.proposed) = (None, None);
         let place = self.place.as_ref().ok_or(Failure::Later)?;
         let candidates = candidates(&place.name);
         while let Some(endpoint) = candidates.get(self.next) {

@@ -155,6 +155,11 @@ impl Drop for Token {
     fn drop(&mut self) {
         // In a forked child the number was closed at the fork and may by now be somebody else's.
         if self.is_here() {
+            // Closing is not enough: a process that another thread has started just now has a copy of the
+            // descriptor until it runs its program, and with it the locks.
+            let _ = unlock_all(self.fd.as_fd());
+            // SAFETY: flock takes two integers.
+            unsafe { libc::flock(self.fd.as_raw_fd(), libc::LOCK_UN) };
             fork::forget(self.fd.as_raw_fd());
             // SAFETY: dropped here only, and not used again.
             unsafe { std::mem::ManuallyDrop::drop(&mut self.fd) };
@@ -212,4 +217,37 @@ pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<std::fs::File> {
         .read(true)
         .write(true)
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As one that another thread has started, and that has yet to run its program.
+    #[test]
+    fn a_seat_that_was_given_up_is_free_though_a_new_process_has_a_copy_of_its_descriptor() {
+        let path = std::env::temp_dir().join(format!("ringway-token-{}", std::process::id()));
+        let token = Token::new(open_file(&path).unwrap()).unwrap();
+        assert!(lock(token.as_fd(), 3, true).unwrap() && claim(token.as_fd()).unwrap());
+        // SAFETY: the child makes system calls only; a bare call runs no handler that closes tokens.
+        let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as i32;
+        if child == 0 {
+            // SAFETY: pause and _exit take no pointers.
+            unsafe {
+                libc::pause();
+                libc::_exit(0);
+            }
+        }
+        assert!(child > 0);
+        drop(token);
+        let other = open_file(&path).unwrap();
+        let free = (lock(other.as_fd(), 3, true), claim(other.as_fd()));
+        // SAFETY: these take integers, and a null pointer for a status that nobody wants.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, core::ptr::null_mut(), 0);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(free, (Ok(true), Ok(true))), "{free:?}");
+    }
 }

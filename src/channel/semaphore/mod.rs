@@ -42,9 +42,9 @@ use crate::{Error, RecvError, SendError};
 mod memory;
 mod outside;
 
+pub(crate) use outside::remove_abandoned;
 #[cfg(feature = "cli")]
-pub(crate) use outside::{Abandoned, look};
-pub(crate) use outside::{remove_abandoned, remove_if_abandoned};
+pub(crate) use outside::{Abandoned, look, remove_if_abandoned};
 
 use memory::{GOING, HEADER, LEAST, Memory, SEATS};
 
@@ -223,9 +223,11 @@ impl End {
                 return Ok(end);
             }
             // The last one to leave is about to remove the name; or it was killed just before.
-            end.memory = None;
-            if attempt > GOING_PATIENCE {
-                let _ = remove_if_abandoned(&path, name, true);
+            // Only this one goes: what is there by that name now may be another, with messages in it.
+            if let Some(memory) = end.memory.take()
+                && attempt > GOING_PATIENCE
+            {
+                let _ = outside::remove_if_unattended(&memory, &path, name, true);
             }
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -89,16 +89,57 @@ pub(crate) fn remove_if_abandoned(
     name: &str,
     undelivered: bool,
 ) -> io::Result<Abandoned> {
-    let memory = open(path)?;
+    remove_if_unattended(&open(path)?, path, name, undelivered)
+}
+
+/// As [`remove_if_abandoned`], for the buffer `memory`, which need not be the one at `path` any more: another
+/// that has replaced it is left alone. Whoever has `memory` itself does not count.
+pub(super) fn remove_if_unattended(
+    memory: &Memory,
+    path: &Path,
+    name: &str,
+    undelivered: bool,
+) -> io::Result<Abandoned> {
     let Some(_guard) = os::inode::guard(memory.fd()) else {
         return Ok(Abandoned::InUse);
     };
-    if is_attended(&memory) {
+    if is_attended(memory) {
         return Ok(Abandoned::InUse);
     }
-    if used(&memory) > 0 && !undelivered {
+    if used(memory) > 0 && !undelivered {
         return Ok(Abandoned::Undelivered);
     }
-    remove(&memory, path, name)?;
+    remove(memory, path, name)?;
     Ok(Abandoned::Removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Receiver, Sender};
+    use super::*;
+    use crate::channel::{Receiver as _, Sender as _};
+
+    /// One who found a buffer that is going, and removes it, may come late.
+    #[test]
+    fn a_buffer_that_has_replaced_the_failing_one_keeps_its_messages() {
+        for named in [false, true] {
+            let name = format!("test-sem-late-{}-{named}", std::process::id());
+            let path = path_of(&name).unwrap();
+            let config = Config::default().named_semaphores(named);
+            let first = Sender::open(&name, config.clone()).unwrap();
+            let failing = open(&path).unwrap();
+            drop(first);
+            assert!(!path.exists());
+            let mut tx = Sender::open(&name, config).unwrap();
+            tx.send(b"kept").unwrap();
+            drop(tx);
+            remove_if_unattended(&failing, &path, &name, true).unwrap();
+            let mut rx = Receiver::attach(&name).unwrap();
+            let mut got = Vec::new();
+            rx.try_recv(&mut got).unwrap();
+            assert_eq!(got, b"kept");
+            drop(rx);
+            assert!(!path.exists());
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use super::{Kind, Thing};
 use crate::Error;
 use crate::channel::{attendance, semaphore, socket};
+use crate::control::{self, Over};
 use crate::mapping::{self, Removal};
 use crate::observe::Observer;
 use crate::os::{self, inode};
@@ -125,28 +126,15 @@ fn fifo(thing: &Thing, path: &Path) -> Result<Outcome, Error> {
     })
 }
 
-/// An inbox of commands or answers: its owner holds a lock on the whole of it, and whoever follows
-/// takes that lock before it believes the name.
+/// An inbox of commands or answers.
 fn post(thing: &Thing, path: &Path) -> Result<Outcome, Error> {
-    let fail = |op| move |error| Error::os(op, &thing.name, error);
-    if !path.is_absolute() || path.parent() == Some(Path::new("/")) {
-        let queue = os::mqueue::open(&thing.path).map_err(fail("mq_open"))?;
-        if !inode::lock(queue.as_fd(), 0, true).map_err(fail("fcntl"))? {
-            return Ok(Outcome::InUse);
-        }
-        if os::mqueue::is_at(queue.as_fd(), &thing.path) {
-            os::mqueue::unlink(&thing.path).map_err(fail("mq_unlink"))?;
-        }
-        return Ok(Outcome::Removed);
+    let is_queue = !path.is_absolute() || path.parent() == Some(Path::new("/"));
+    let over = if is_queue { Over::Queue } else { Over::Fifo };
+    match control::remove_if_abandoned(over, &thing.path) {
+        Ok(true) => Ok(Outcome::Removed),
+        Ok(false) => Ok(Outcome::InUse),
+        Err((op, error)) => Err(Error::os(op, &thing.name, error)),
     }
-    let fd = os::pipe::open(path, false, false).map_err(fail("open"))?;
-    if !inode::claim(fd.as_fd()).map_err(fail("flock"))? {
-        return Ok(Outcome::InUse);
-    }
-    if inode::is_at(fd.as_fd(), path) {
-        fs::remove_file(path).map_err(fail("unlink"))?;
-    }
-    Ok(Outcome::Removed)
 }
 
 #[cfg(test)]
