@@ -592,7 +592,7 @@ fn a_creator_killed_between_any_two_system_calls_leaves_nothing_that_blocks_the_
 
 /// How far apart the instructions are at which a process is really killed, or stopped.
 fn stride() -> usize {
-    if deep() { 11 } else { 151 }
+    if deep() { 11 } else { 307 }
 }
 
 #[test]

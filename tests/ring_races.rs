@@ -7,7 +7,7 @@ mod step;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{Random, Reaped, child, task, until, watchdog};
+use common::{Random, Reaped, child, deep, task, until, watchdog};
 use ringway::broadcast::{self, Policy, Start};
 use ringway::channel::Receiver as _;
 use ringway::{RecvError, SendError, mpmc, spsc};
@@ -26,7 +26,7 @@ fn path(name: &str) -> PathBuf {
 fn at_any_instruction(what: &str, mut meanwhile: impl FnMut()) {
     let mut other = Stepped::start(&mut child("child_process", what));
     let mut random = Random(1);
-    for _ in 0..20 {
+    for _ in 0..if deep() { 20 } else { 5 } {
         let end = other.run(|_| {
             if random.below(64) == 0 {
                 meanwhile();
