@@ -185,6 +185,7 @@ impl Shared {
 
     /// Whether the producer has closed the ring: it is about to give up its role then, or has done so.
     fn is_closed(&self) -> bool {
+        // RELAXED: a hint how long to wait for the role; whether it is free is asked of the record, under its lock.
         let progress = &self.control().producer.progress;
         let at = progress.position.load(Ordering::Relaxed);
         let word = self.data().word(at).load(Ordering::Relaxed);
