@@ -394,6 +394,36 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "self.first = Some((at, word)); self.data.word(at).store(word, Ordering::Release);",
     ),
     (
+        "ring/broadcast",
+        "touches_after_letting_go",
+        "if (from ^ to) >= LINE && self.alone != 0 { self.touch(from, to); } seat.own.exact.store(to, Ordering::Release);",
+        "seat.own.exact.store(to, Ordering::Release); if (from ^ to) >= LINE && self.alone != 0 { self.touch(from, to); }",
+    ),
+    (
+        "ring/broadcast",
+        "touches_without_asking_who_came",
+        "if self.control.joined.load(Ordering::Relaxed) != self.alone {",
+        "if false {",
+    ),
+    (
+        "ring/broadcast",
+        "newcomer_lends_out_at_once",
+        "true => Lends::CopiesYet,",
+        "true => Lends::InPlace,",
+    ),
+    (
+        "ring/broadcast",
+        "newcomer_makes_no_barrier",
+        "let lends = match barrier() {",
+        "let lends = match true {",
+    ),
+    (
+        "ring/broadcast",
+        "touches_beside_others",
+        "if others.all(|(index, seat)| index == own || seat.exact() == GONE) {",
+        "if true {",
+    ),
+    (
         "ring/items",
         "closing_loses_an_item",
         "(word | CLOSED, item)",

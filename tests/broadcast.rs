@@ -90,6 +90,74 @@ fn the_slowest_subscriber_holds_a_lossless_producer_back() {
     }
 }
 
+/// Where the bytes of the next message are.
+fn place(rx: &mut Subscriber) -> usize {
+    let message = rx.try_recv().unwrap();
+    assert_eq!(*message, [7; 100]);
+    message.as_ptr() as usize
+}
+
+#[test]
+fn who_joins_others_borrows_copies_until_it_has_caught_up() {
+    let ring = Ring::anonymous(Config::default()).unwrap();
+    let mut tx = ring.producer().unwrap();
+    let mut first = ring.subscriber().unwrap();
+    let mut send = || tx.send(&[7; 100]).unwrap();
+    send();
+    let mut second = ring.subscriber_from(Start::Oldest).unwrap();
+    send();
+    // The first may be touching what was sent before the second had found nothing more.
+    for _ in 0..2 {
+        assert_ne!(place(&mut second), place(&mut first));
+    }
+    assert_eq!(next(&mut second), Ok(None));
+    send();
+    assert_eq!(place(&mut second), place(&mut first));
+    // Nor does one that is alone copy.
+    drop((first, second));
+    let mut alone = ring.subscriber_from(Start::Last(2)).unwrap();
+    assert_eq!(place(&mut alone) + 112, place(&mut alone));
+}
+
+#[test]
+fn one_that_is_alone_is_left_so_and_is_joined_again_receives_everything() {
+    let _watchdog = watchdog(60);
+    let ring = Ring::anonymous(Config::default().capacity(4096)).unwrap();
+    let mut tx = ring.producer().unwrap();
+    let mut stays = ring.subscriber().unwrap();
+    let receiving = std::thread::spawn(move || {
+        let mut count = 0;
+        while let Ok(message) = stays.recv() {
+            assert_eq!(*message, *pattern(count, (count % 90) as usize));
+            count += 1;
+        }
+        count
+    });
+    let coming = std::thread::spawn(move || {
+        let mut taken = 0;
+        loop {
+            let mut comes = ring.subscriber().unwrap();
+            for _ in 0..20 {
+                match comes.recv() {
+                    Ok(message) => {
+                        let number = message.sequence();
+                        assert_eq!(*message, *pattern(number, (number % 90) as usize));
+                        taken += 1;
+                    }
+                    Err(RecvError::Closed) => return taken,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    });
+    for number in 0..200_000 {
+        tx.send(&pattern(number, (number % 90) as usize)).unwrap();
+    }
+    tx.close();
+    assert_eq!(receiving.join().unwrap(), 200_000);
+    assert!(coming.join().unwrap() > 0);
+}
+
 #[test]
 fn a_lossy_producer_never_waits_and_a_slow_subscriber_is_told_how_many_it_missed() {
     let _watchdog = watchdog(60);

@@ -39,4 +39,9 @@ crate::mutants!("broadcast", "broadcast";
     successor_forgets_the_sequence: a_producer_that_died_sending_is_succeeded,
     padding_before_its_record: commit_and_wrap_parking,
     batch_publishes_at_its_first: a_batch_is_seen_whole,
+    touches_after_letting_go: touched_lines_are_the_subscribers,
+    touches_without_asking_who_came: a_newcomer_lends_out_nothing_that_is_touched,
+    newcomer_lends_out_at_once: a_newcomer_lends_out_nothing_that_is_touched,
+    newcomer_makes_no_barrier: a_newcomer_lends_out_nothing_that_is_touched,
+    touches_beside_others: what_a_leaver_lent_out_is_not_touched_before_it_leaves,
 );

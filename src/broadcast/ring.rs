@@ -154,6 +154,7 @@ impl Shared {
             gated: self.geometry.policy == Policy::Lossless,
             expected: self.geometry.expected,
             fences: true,
+            touch: false,
         }
     }
 
@@ -162,8 +163,10 @@ impl Shared {
     /// part.
     pub(super) fn waking_manner(&self) -> Manner {
         let rarely = self.geometry.wait == WaitStrategy::Adaptive;
+        let takes_part = os::membarrier::register();
         Manner {
-            fences: !(rarely && os::membarrier::register()),
+            fences: !(rarely && takes_part),
+            touch: takes_part,
             ..self.manner()
         }
     }

@@ -30,7 +30,8 @@ const NAP_MOST: u64 = 2_000_000;
 /// Receives every message that is sent after it joined, or from where it was told to start. Holds its
 /// seat until dropped.
 ///
-/// On a lossless ring it holds the producer back, and messages are borrowed in place. On a lossy ring,
+/// On a lossless ring it holds the producer back, and messages are borrowed in place. (One that joins others gets
+/// copies until it has caught up with the producer for the first time.) On a lossy ring,
 /// and as an [observer](super::Ring::observer), it does not: messages are copied to a buffer of its
 /// own and then looked at, so that what was overwritten meanwhile is never seen
 /// ([`Subscriber::recv_with`] does without the copy), and one that was too slow gets
@@ -38,9 +39,7 @@ const NAP_MOST: u64 = 2_000_000;
 pub struct Subscriber {
     /// Its views live as long as `side`, which keeps the mapping.
     rx: Rx<'static>,
-    /// Whether it holds the producer back, and so may borrow what it reads.
-    gated: bool,
-    /// What a free subscriber lends out: words, so that values in it are aligned as in the ring.
+    /// What is lent out where it may not be in the ring: words, so that values in it are aligned as there.
     copy: Vec<u64>,
     /// Where it goes on after it was overrun.
     resume: Start,
@@ -58,13 +57,21 @@ impl Subscriber {
             return Subscriber::free(side, start);
         }
         let (control, seats, manner) = (shared.control(), shared.seats(), shared.waking_manner());
-        match Rx::gated(control, seats, index, shared.data(), manner, start) {
+        match Rx::gated(
+            control,
+            seats,
+            index,
+            shared.data(),
+            manner,
+            start,
+            os::membarrier::all,
+        ) {
             Ok(rx) => {
                 // SAFETY: only the lifetime changes. What `rx` refers to is in the mapping, which
                 // `side` keeps and which is dropped after it; `rx` is private and never lent out with
                 // that lifetime.
                 let rx = unsafe { core::mem::transmute::<Rx<'_>, Rx<'static>>(rx) };
-                Ok(Subscriber::new(side, rx, true))
+                Ok(Subscriber::new(side, rx))
             }
             Err(corrupt) => {
                 let _ = side.leave_seat();
@@ -79,7 +86,7 @@ impl Subscriber {
             Ok(rx) => {
                 // SAFETY: as above.
                 let rx = unsafe { core::mem::transmute::<Rx<'_>, Rx<'static>>(rx) };
-                Ok(Subscriber::new(side, rx, false))
+                Ok(Subscriber::new(side, rx))
             }
             Err(corrupt) => {
                 let _ = side.leave_seat();
@@ -88,10 +95,9 @@ impl Subscriber {
         }
     }
 
-    fn new(side: Side, rx: Rx<'static>, gated: bool) -> Subscriber {
+    fn new(side: Side, rx: Rx<'static>) -> Subscriber {
         Subscriber {
             rx,
-            gated,
             copy: Vec::new(),
             resume: Start::Oldest,
             backoff: Backoff::new(side.shared.geometry.capacity),
@@ -254,7 +260,7 @@ impl Subscriber {
     #[inline(always)]
     fn lend(&mut self, record: Record) -> Result<Option<Lent>, RecvError> {
         let len = record.len as usize;
-        let bytes = if self.gated {
+        let bytes = if self.rx.may_lend() {
             NonNull::new(self.rx.data().pointer(record.payload)).unwrap_or(NonNull::dangling())
         } else {
             self.copy.reserve(len.div_ceil(8)); // it is always empty
@@ -707,11 +713,11 @@ struct Lent {
     flags: u64,
 }
 
-/// A message, borrowed: of a lossless ring in place, of a lossy one from the subscriber's own buffer. Let
-/// go when dropped.
+/// A message, borrowed: of a lossless ring in place, of a lossy one, and in the beginning of one that joined others,
+/// from the subscriber's own buffer. Let go when dropped.
 ///
-/// Of a lossless ring, its bytes are in memory that the producer can write. A producer that keeps the
-/// protocol does not; where it is not trusted, use [`Subscriber::recv_into`].
+/// Of a lossless ring, its bytes are in memory that the producer can write, and other subscribers. Those that
+/// keep the protocol do not; where one is not trusted, use [`Subscriber::recv_into`].
 pub struct Message<'a> {
     lent: Lent,
     subscriber: NonNull<Subscriber>,

@@ -22,6 +22,11 @@ pub(crate) const FLAGS: u64 = 0xffff_ffff;
 
 /// Bytes of a header word, the unit of all positions.
 pub(crate) const WORD: u64 = 8;
+/// Bytes taken without a pause before lines are touched: below that the two sides alternate, and
+/// the touch would stand between a message and its answer.
+pub(crate) const TOUCH_AFTER: u64 = 8 * LINE;
+/// Records longer than this, in bytes, are not touched: they do not stay in the nearer caches anyway.
+pub(crate) const TOUCH_MOST: u64 = 256 * LINE;
 /// Looks for an answer, with a pause after each: a microsecond or so.
 const ANSWER_LOOKS: u32 = 50;
 /// Positions above this are no honest ones; adding a capacity to those below cannot overflow.

@@ -61,18 +61,12 @@ pub(crate) use crate::ring::record::{
     CLOSED, COMMITTED, Corrupt, MORE, Notify, PAD, Place, REST, Refused, max_message,
 };
 use crate::ring::record::{
-    FLAGS, POSITION_MAX, Progress, WORD, answer_comes, fit, header, line_end, record,
+    FLAGS, POSITION_MAX, Progress, TOUCH_AFTER, TOUCH_MOST, WORD, answer_comes, fit, header,
+    line_end, record,
 };
 
 /// In a header word: the consumer sleeps, or is about to.
 pub(crate) const WAITING: u64 = 2;
-
-/// Bytes taken without a pause before lines are touched: below that the two sides alternate, and
-/// the touch would stand between a message and its answer.
-const TOUCH_AFTER: u64 = 8 * LINE;
-
-/// Records longer than this, in bytes, are not touched: they do not stay in the nearer caches anyway.
-const TOUCH_MOST: u64 = 256 * LINE;
 
 /// The shared words of a ring beside its data area.
 #[repr(C)]

@@ -48,24 +48,34 @@ const LOSSLESS: Manner = Manner {
     gated: true,
     expected: 0,
     fences: true,
+    touch: false,
 };
 const SPINNING: Manner = Manner {
     parks: false,
     gated: true,
     expected: 0,
     fences: true,
+    touch: false,
 };
 const LOSSY: Manner = Manner {
     parks: true,
     gated: false,
     expected: 0,
     fences: true,
+    touch: false,
 };
 
 /// Where those who sleep make a barrier for those who do not fence.
 const LIGHT: Manner = Manner {
     fences: false,
     ..LOSSLESS
+};
+
+/// Where a subscriber that is alone touches what it lets go. Nobody sleeps there: or each look for sleepers would
+/// be a fence in the models, and make up for barriers.
+const TOUCHING: Manner = Manner {
+    touch: true,
+    ..SPINNING
 };
 
 /// The ring for as long as the process lives, as far as the borrow checker is concerned.
@@ -124,7 +134,10 @@ impl Ring {
         let (control, seats, data) = (&held.control, &held.seats, Data(&held.area));
         let gated = ring.manner.gated;
         let rx = if gated {
-            Rx::gated(control, seats, index, data, ring.manner, start)
+            Rx::gated(control, seats, index, data, ring.manner, start, || {
+                full_fence();
+                true
+            })
         } else {
             Rx::free(control, data, start)
         };
@@ -267,7 +280,7 @@ impl Subscriber {
 
     /// The next message, checked, and let go: by the short path, or else the long one, as the handle does.
     fn take(&mut self) -> Got {
-        let (sequence, plain, mut bytes) = (self.rx.sequence(), self.index.is_some(), Vec::new());
+        let (sequence, plain, mut bytes) = (self.rx.sequence(), self.rx.may_lend(), Vec::new());
         let taken = self
             .rx
             .consume_at_once(|data, record| bytes = copied(data, record, plain));
@@ -295,6 +308,21 @@ impl Subscriber {
             Next::Closed => Got::Closed,
             Next::Overrun => self.skip(),
         }
+    }
+
+    /// Takes `count` messages that are there, and then lets go of all. How many.
+    fn take_at_once(&mut self, count: u64) -> u64 {
+        for _ in 0..count {
+            let Next::Message(record) = self.rx.look().expect("honest peers") else {
+                panic!("nothing there");
+            };
+            let bytes = copied(self.rx.data(), record, self.rx.may_lend());
+            check(&bytes, self.rx.sequence());
+            self.rx.pass(record);
+        }
+        let notify = self.rx.let_go();
+        self.notify(notify);
+        count
     }
 
     /// Reads the next message, and does not let go of it.
@@ -722,6 +750,93 @@ fn a_producer_sleeps(manner: Manner) -> usize {
         let producer = sending.join().unwrap();
         assert_eq!(subscriber.drain(expected), producer.tx.sequence());
     })
+}
+
+pub(crate) fn touched_lines_are_the_subscribers() {
+    // Lets go of `held` messages at once; the streak is long from the start.
+    for (capacity, start, held) in [(64, 136, 1), (64, 160, 1), (64, 168, 1), (128, 176, 4)] {
+        let count = explore(move || {
+            let (mut producer, mut subscriber) = ring_at(capacity, start, TOUCHING, 1);
+            let before = producer.tx.sequence();
+            for _ in 0..held {
+                assert!(producer.tell(1));
+            }
+            let sending = thread::spawn(move || {
+                for _ in 0..held + 2 {
+                    producer.tell(1);
+                }
+                producer
+            });
+            let expected = subscriber.take_at_once(held) + before;
+            let expected = subscriber.follow(expected, 1);
+            let producer = sending.join().unwrap();
+            assert_eq!(subscriber.drain(expected), producer.tx.sequence());
+        });
+        say(
+            &format!("touched_lines_are_the_subscribers, {held} from {start}"),
+            count,
+        );
+    }
+}
+
+pub(crate) fn a_newcomer_lends_out_nothing_that_is_touched() {
+    // Whether the message that the newcomer lends out is sent by the one who is just touching.
+    for alongside in [false, true] {
+        let count = explore(move || {
+            let (mut producer, mut first) = ring_at(64, 144, TOUCHING, 1);
+            let before = producer.tx.sequence();
+            assert!(alongside || producer.tell(1));
+            let ring = producer.ring.clone();
+            let (mut here, mut there) = (None, None);
+            *if alongside { &mut there } else { &mut here } = Some(producer);
+            let touching = thread::spawn(move || {
+                there.as_mut().map(|producer| producer.tell(1));
+                let expected = first.follow(before, if alongside { 1 } else { 2 });
+                (first, expected, there)
+            });
+            let start = if alongside {
+                Start::Next
+            } else {
+                Start::Oldest
+            };
+            let mut second = Ring::subscriber(&ring, 1, start);
+            let sequence = second.rx.sequence();
+            let mut expected = second.follow(sequence, if alongside { 1 } else { 3 });
+            here.as_mut().map(|producer| producer.tell(1));
+            expected = second.follow(expected, 1);
+            let (mut first, other, there) = touching.join().unwrap();
+            let producer = here.or(there).expect("it is one of them");
+            assert_eq!(first.drain(other), producer.tx.sequence());
+            assert_eq!(second.drain(expected), producer.tx.sequence());
+        });
+        say(
+            &format!("a_newcomer_lends_out_nothing_that_is_touched, alongside {alongside}"),
+            count,
+        );
+    }
+}
+
+pub(crate) fn what_a_leaver_lent_out_is_not_touched_before_it_leaves() {
+    let count = explore(move || {
+        let (mut producer, mut first) = ring_at(64, 144, TOUCHING, 1);
+        let mut second = Ring::subscriber(&producer.ring.clone(), 1, Start::Next);
+        let before = producer.tx.sequence();
+        // From here on it lends messages out where they lie.
+        assert_eq!(second.drain(before), before);
+        assert!(producer.tell(1) && producer.tell(1));
+        let leaving = thread::spawn(move || {
+            second.follow(before, 2);
+            second.leave();
+        });
+        let expected = first.follow(before, 2);
+        leaving.join().unwrap();
+        assert!(producer.tell(1));
+        assert_eq!(first.drain(expected), before + 3);
+    });
+    say(
+        "what_a_leaver_lent_out_is_not_touched_before_it_leaves",
+        count,
+    );
 }
 
 pub(crate) fn a_sleeping_producer_is_woken() {

@@ -23,7 +23,7 @@
 //! | COMMITTED, PAD | nothing up to the end of the area | the producer, a lap later |
 //! | COMMITTED, CLOSED | the producer has left; does not advance | a new producer: to 0 |
 //!
-//! Subscribers never write to the data area, and those that are free write nothing at all.
+//! Subscribers never change the data area, and those that are free write nothing at all.
 //!
 //! # The argument
 //!
@@ -41,6 +41,15 @@
 //! looks at the seats, and writes only below the slowest. A newcomer sits down at `oldest`, full fence,
 //! and begins where `oldest` is then: of the two fences one comes first, so either the producer sees the
 //! seat or the newcomer sees how far the mark was moved. Seats of the dead are cleared by whoever has proof.
+//!
+//! *Touch.* As in the SPSC ring: before it lets lines go, a gated subscriber that is behind stores the last word of
+//! each, unchanged, so that the line is its own when the producer comes to write it. That pays only for one
+//! that is alone, and is right only then: another one may have lent out a message there, to be read plainly.
+//! Alone is who has found all other seats free, as long as nobody has joined since: it counted `joined` before it
+//! looked at the seats, and looks at it again with each touch. A newcomer sits down, counts, and makes a barrier
+//! over all processors. From then on whoever touches sees that it came; what is being touched at that moment had
+//! been published. So, unless it has found all other seats free, the newcomer lends out copies until it
+//! has come to a header that was not there yet: behind that nobody touches.
 //!
 //! *No lost wake-up.* Subscribers sleep at one bell: announce, fence, look; publish, fence, ask. The
 //! producer sleeps on the seat of one that holds it back: it marks the seat's `waiting`, fences, looks
@@ -168,7 +177,8 @@ pub(crate) struct Control {
     pub(crate) oldest: CachePadded<Mark>,
     /// Where subscribers wait for messages.
     pub(crate) bell: CachePadded<Bell>,
-    /// Gated subscribers that ever sat down. Who does counts up, and then wakes the producer.
+    /// Gated subscribers that ever sat down. Who does counts up, and then wakes the producer. Read with each line
+    /// that is touched.
     pub(crate) joined: CachePadded<AtomicU64>,
     /// Seats from this one on were never used.
     seats: CachePadded<AtomicU64>,
@@ -298,6 +308,9 @@ pub(crate) struct Manner {
     /// Whether this side fences before it looks for sleepers. If not, its processor takes part in the
     /// barriers that those make before they sleep.
     pub(crate) fences: bool,
+    /// Whether a gated subscriber that is alone touches the lines that it lets go. If so, its processor takes
+    /// part in the barriers that newcomers make.
+    pub(crate) touch: bool,
 }
 
 /// The size of the record or padding with this header at `position`, checked against the private

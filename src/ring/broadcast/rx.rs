@@ -1,10 +1,11 @@
 //! The subscribing side.
 
 use super::{
-    CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, MORE, Manner, Notify, REST, Seat,
-    Spot, TRIES, WORD, answer_comes, check_record, record,
+    CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, GONE, MORE, Manner, Notify, REST,
+    Seat, Spot, TRIES, WORD, answer_comes, check_record, line_end, record,
 };
-use crate::primitive::{Data, Ordering, fence, full_fence};
+use crate::primitive::{Data, LINE, Ordering, fence, full_fence, light_fence};
+use crate::ring::record::{TOUCH_AFTER, TOUCH_MOST};
 
 /// Where a subscriber begins, and where one goes on that was overrun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,6 +39,17 @@ impl Record {
     }
 }
 
+/// Whether a gated subscriber lends messages out where they lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lends {
+    /// Copies only: it could not make the barrier that tells others to touch nothing.
+    Copies,
+    /// Copies, until it comes to a header that is not there yet.
+    CopiesYet,
+    /// Yes: nobody else touches them.
+    InPlace,
+}
+
 /// What a look at the next header gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -60,6 +72,14 @@ pub(crate) struct Rx<'a> {
     /// See [`Manner::fences`].
     fences: bool,
     seat: Option<&'a Seat>,
+    /// All seats, and which is ours.
+    seats: (&'a [Seat], usize),
+    /// The value of `joined` as long as which nobody else has a seat; 0 when somebody may have.
+    alone: u64,
+    /// See [`Manner::touch`].
+    touch: bool,
+    /// Whether messages may be lent out where they lie.
+    lends: Lends,
     /// The next header to look at, and which message that is.
     next: Spot,
     /// Bytes below that were handed out and not let go.
@@ -85,6 +105,10 @@ impl<'a> Rx<'a> {
             parks: false,
             fences: false,
             seat: None,
+            seats: (&[], 0),
+            alone: 0,
+            touch: false,
+            lends: Lends::Copies,
             next: Spot::default(),
             open: 0,
             published: 0,
@@ -96,7 +120,8 @@ impl<'a> Rx<'a> {
         Ok(rx)
     }
 
-    /// A gated subscriber in the seat `index`, which is the caller's.
+    /// A gated subscriber in the seat `index`, which is the caller's. `barrier` is a fence for the processors of
+    /// all that touch; false if it could not be made.
     pub(crate) fn gated(
         control: &'a Control,
         seats: &'a [Seat],
@@ -104,6 +129,7 @@ impl<'a> Rx<'a> {
         data: Data<'a>,
         manner: Manner,
         start: Start,
+        barrier: impl FnOnce() -> bool,
     ) -> Result<Rx<'a>, Corrupt> {
         let seat = &seats[index];
         // Relaxed, failing: tried again with what it is.
@@ -129,12 +155,21 @@ impl<'a> Rx<'a> {
         // Count first: `expected` may have been what kept that so.
         // SYNC: who came is seen in its seat. Relaxed: the fence above releases.
         control.joined.fetch_add(1, Ordering::Relaxed);
+        // SYNC: joined before touched. Whoever touches from here on sees that this one came.
+        let lends = match barrier() {
+            true => Lends::CopiesYet,
+            false => Lends::Copies,
+        };
         let mut rx = Rx {
             control,
             data,
             parks: manner.parks,
             fences: manner.fences,
             seat: Some(seat),
+            seats: (seats, index),
+            alone: 0,
+            touch: manner.touch,
+            lends,
             next: oldest,
             open: 0,
             published: oldest.position,
@@ -149,6 +184,7 @@ impl<'a> Rx<'a> {
             });
         }
         rx.rested = rx.next;
+        rx.look_around();
         // Nobody waits for what was just taken, or it looks again: a slice of sleep at most.
         let _ = rx.let_go();
         Ok(rx)
@@ -278,7 +314,7 @@ impl<'a> Rx<'a> {
         }
         self.next.position = end;
         self.next.sequence = self.next.sequence.wrapping_add(1);
-        Some(self.let_go())
+        Some(self.give_back(at, end))
     }
 
     /// Looks for the next message.
@@ -362,10 +398,20 @@ impl<'a> Rx<'a> {
     /// Lets go of everything that was taken.
     #[inline(always)]
     pub(crate) fn let_go(&mut self) -> Notify {
-        self.open = 0;
-        let (Some(seat), to) = (self.seat, self.next.position) else {
+        let to = self.next.position;
+        let from = to - core::mem::take(&mut self.open);
+        self.give_back(from, to)
+    }
+
+    /// Lets go of everything from `from` on, what was let go before, to `to`, which is next.
+    #[inline(always)]
+    fn give_back(&mut self, from: u64, to: u64) -> Notify {
+        let Some(seat) = self.seat else {
             return Notify::Nobody;
         };
+        if (from ^ to) >= LINE && self.alone != 0 {
+            self.touch(from, to);
+        }
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
         seat.own.exact.store(to, Ordering::Release);
         if to - self.published >= self.data.capacity() / CHECKPOINTS {
@@ -378,9 +424,61 @@ impl<'a> Rx<'a> {
         }
     }
 
+    /// When it is behind, and still alone: stores the last word of every line that ends in `from..=to`,
+    /// unchanged.
+    #[inline(never)]
+    fn touch(&mut self, from: u64, to: u64) {
+        if to - self.rested.position <= TOUCH_AFTER || to - from > TOUCH_MOST {
+            return;
+        }
+        // SYNC: joined before touched. Between what was found to be there and the look at who has come.
+        light_fence();
+        // Relaxed: the fence orders it.
+        if self.control.joined.load(Ordering::Relaxed) != self.alone {
+            self.alone = 0;
+            return;
+        }
+        let mut end = line_end(from);
+        while end <= to {
+            let word = self.data.word(end - WORD);
+            // Relaxed: the producer does not write it before it is let go, nobody else does at all, and
+            // nobody reads it but by atomic loads.
+            word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+            end += LINE;
+        }
+    }
+
+    /// Finds out whether nobody else has a seat.
+    #[cold]
+    fn look_around(&mut self) {
+        // SYNC: who came is seen in its seat. Acquire: the seats of all that are counted.
+        let joined = self.control.joined.load(Ordering::Acquire);
+        // Relaxed: who came is counted.
+        let used = self.control.seats.load(Ordering::Relaxed) as usize;
+        let (seats, own) = self.seats;
+        let mut others = seats.iter().take(used).enumerate();
+        // Who has gone has touched its last before that: `exact` acquires it.
+        if others.all(|(index, seat)| index == own || seat.exact() == GONE) {
+            self.lends = Lends::InPlace;
+            if self.touch {
+                self.alone = joined;
+            }
+        }
+    }
+
+    /// Whether the payload of messages may be read plainly: nobody else writes there, not even what is
+    /// there already. Otherwise it is to be copied out by [`Data::copy_out_shared`].
+    #[inline(always)]
+    pub(crate) fn may_lend(&self) -> bool {
+        self.lends == Lends::InPlace
+    }
+
     #[inline]
     fn publish_head(&mut self, seat: &Seat, to: u64) {
         self.published = to;
+        if self.touch && self.alone == 0 {
+            self.look_around();
+        }
         // SYNC: room handed to the producer. Release: as for the exact position.
         seat.head.store(to, Ordering::Release);
     }
@@ -390,6 +488,9 @@ impl<'a> Rx<'a> {
     /// is an answer and no streak.
     #[inline]
     pub(crate) fn rest(&mut self) -> u64 {
+        if self.lends == Lends::CopiesYet {
+            self.lends = Lends::InPlace;
+        }
         let to = self.next.position - self.open;
         if let Some(seat) = self.seat
             && self.published != to
