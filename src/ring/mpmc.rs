@@ -614,6 +614,15 @@ impl<'a> Queue<'a> {
         lead(word, ready(head)) >= 0 || self.is_drained()
     }
 
+    /// Whether there is a message, looking at no line but that of the slot and the consumers' own: the producers are
+    /// left alone.
+    #[inline(always)]
+    pub(crate) fn has_message(&self) -> bool {
+        let head = self.cursors.head.load(Ordering::Relaxed);
+        // RELAXED: whoever takes it acquires.
+        self.slots.sequence(head).load(Ordering::Relaxed) == ready(head)
+    }
+
     /// Whether a producer that found no room should look again before it sleeps.
     pub(crate) fn may_write(&self) -> bool {
         let tail = self.cursors.tail.load(Ordering::Relaxed);
