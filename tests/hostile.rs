@@ -202,7 +202,13 @@ impl Play {
                         std::mem::forget(rx.try_recv());
                         continue;
                     }
-                    4..10 => rx.try_recv_into(&mut buffer).map(|()| sum(&buffer)),
+                    4 => {
+                        let mut total = 0;
+                        let most = 1 + self.random.below(100) as usize;
+                        rx.drain_with(most, |message| total += sum(&message));
+                        Ok(total)
+                    }
+                    5..10 => rx.try_recv_into(&mut buffer).map(|()| sum(&buffer)),
                     _ => rx.try_recv().map(|message| sum(&message)),
                 };
                 assert!(buffer.len() <= ring.capacity() as usize);

@@ -79,6 +79,7 @@ fn consuming() -> Vec<Case> {
         Case { operation: "recv, past the end", passed: NEAR_END, there: &[16, 100], receives: 2, ..case("") },
         Case { receives: 1, ..case("recv_into") },
         Case { receives: 3, ..case("drain") },
+        Case { receives: 3, ..case("drain_with") },
         Case { operation: "recv, going to sleep", there: &[], end: End::Asleep, ..case("") },
         case("attach consumer"),
         case("leave consumer"),
@@ -168,6 +169,12 @@ fn operate(case: &Case, ring: &Ring) {
             let mut rx = ring.consumer().unwrap();
             step::here();
             assert_eq!(rx.drain(10).count(), case.receives);
+            step::here();
+        }
+        "drain_with" => {
+            let mut rx = ring.consumer().unwrap();
+            step::here();
+            assert_eq!(rx.drain_with(10, |_| ()), case.receives);
             step::here();
         }
         "reserve, commit" | "reserve, commit less" | "reserve, drop" => {

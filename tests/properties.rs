@@ -172,6 +172,13 @@ fn run_spsc(
                 }
             }
             Spsc::Drain(most, look) => {
+                if look > most {
+                    let mut got = Vec::new();
+                    c.drain_with(*most as usize, |message| got.push(message.to_vec()));
+                    let there = model.len().min(*most as usize);
+                    prop_assert_eq!(got, model.drain(..there).collect::<Vec<_>>());
+                    continue;
+                }
                 let mut drain = c.drain(*most as usize);
                 for _ in 0..(*look).min(*most) {
                     let got = drain.next().map(|message| message.to_vec());

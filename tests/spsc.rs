@@ -166,6 +166,51 @@ fn drained_messages_are_acknowledged_together_when_the_last_is_dropped() {
 }
 
 #[test]
+fn messages_are_read_where_they_lie_and_acknowledged_together() {
+    let ring = Ring::anonymous(Config::default().capacity(2048)).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    let (mut number, mut expected) = (0u64, 0u64);
+    // Over the end of the area, with lengths alike and not.
+    for round in 0..200 {
+        for i in 0..1 + round % 9 {
+            let len = if round % 2 == 0 { 24 } else { 8 + i * 5 };
+            let mut message = vec![number as u8; len];
+            message[..8].copy_from_slice(&number.to_le_bytes());
+            tx.send(&message).unwrap();
+            number += 1;
+        }
+        for most in [2, 100] {
+            let (from, used) = (expected, ring.stats().used);
+            let count = rx.drain_with(most, |message| {
+                assert_eq!(ring.stats().used, used, "nothing is acknowledged yet");
+                assert_eq!(message[..8], expected.to_le_bytes());
+                assert!(message[8..].iter().all(|byte| *byte == expected as u8));
+                assert!(!message.redelivered());
+                expected += 1;
+            });
+            assert_eq!(count as u64, expected - from);
+        }
+        assert_eq!((expected, ring.stats().used), (number, 0));
+    }
+    assert_eq!(ring.stats().received, number);
+    assert_eq!(rx.drain_with(9, |_| unreachable!()), 0);
+}
+
+#[test]
+fn what_a_reader_that_panics_was_given_counts_as_read() {
+    let ring = Ring::anonymous(Config::default()).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    tx.send_batch((0..5u8).map(|i| [i])).unwrap();
+    let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        rx.drain_with(9, |message| assert!(message[0] != 2, "deliberately"));
+    }));
+    assert!(panics.is_err());
+    let mut left = Vec::new();
+    rx.drain_with(9, |message| left.push(message[0]));
+    assert_eq!(left, [3, 4]);
+}
+
+#[test]
 fn a_batch_larger_than_the_ring_passes_through_it() {
     let _watchdog = watchdog(60);
     for wait in WaitStrategy::ALL {

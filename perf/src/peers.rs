@@ -96,6 +96,14 @@ fn ringway<const N: usize>(mode: Mode, count: u64) -> Option<Outcome> {
         }
 
         fn recv_batch(&mut self, max: usize, see: &mut impl FnMut(&[u8; N])) -> usize {
+            // Short ones are read where they lie, which notes nothing of each.
+            if N < 64 {
+                let whole = "a whole message";
+                let seen = self.drain_with(max, |message| see((*message).try_into().expect(whole)));
+                if seen > 0 {
+                    return seen;
+                }
+            }
             see(&Rx::recv(self));
             let mut seen = 1;
             for message in self.drain(max - 1) {

@@ -570,6 +570,53 @@ pub(crate) struct Walk {
     messages: u64,
 }
 
+/// A consumer that passes along messages without anything else in between. What changes with each is here and not
+/// in the [`Rx`], which gets it in the end: in registers. Each store of a message, wherever to, would wait in line behind
+/// those that touch lines, until these have come over.
+pub(crate) struct Passage<'r, 'a> {
+    rx: &'r mut Rx<'a>,
+    data: Data<'a>,
+    position: u64,
+    /// As in [`Rx`].
+    like: (u64, u64),
+    /// No record may end above this: where the area ends; 0 where messages may have been seen.
+    stop: u64,
+}
+
+impl Passage<'_, '_> {
+    /// The next message, if it is a whole one that nobody has seen: where its payload is, and its length in bytes.
+    /// It is counted by [`Rx::passed`].
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<(u64, u64)> {
+        let at = self.position;
+        // SYNC: payload visible to the consumer. Acquire: the payload is read after the header.
+        let word = self.data.word(at).load(Ordering::Acquire);
+        if word != self.like.0 {
+            if word & FLAGS != COMMITTED {
+                return None;
+            }
+            self.like = (word, record(word >> 32));
+        }
+        let end = at + self.like.1;
+        if end > self.stop {
+            return None;
+        }
+        self.position = end;
+        // Relaxed: as in `Rx::taken`.
+        let taken = &self.rx.control.consumer.taken;
+        taken.store(end, Ordering::Relaxed);
+        Some((at + WORD, word >> 32))
+    }
+}
+
+impl Drop for Passage<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.rx.position = self.position;
+        self.rx.like = self.like;
+    }
+}
+
 /// Flag of a record, never of a header: a consumer that died may have seen it.
 pub(crate) const AGAIN: u64 = 1 << 63;
 
@@ -678,6 +725,29 @@ impl<'a> Rx<'a> {
         self.position = end;
         self.taken();
         Some((at + WORD, len))
+    }
+
+    /// Along the messages that are there.
+    #[inline(always)]
+    pub(crate) fn passage(&mut self) -> Passage<'_, 'a> {
+        let lap = (self.position | (self.data.capacity() - 1)) + 1;
+        Passage {
+            data: self.data,
+            position: self.position,
+            like: self.like,
+            stop: if self.position < self.redelivered {
+                0
+            } else {
+                lap
+            },
+            rx: self,
+        }
+    }
+
+    /// Counts `messages` that were passed along.
+    #[inline(always)]
+    pub(crate) fn passed(&self, messages: u64) {
+        add(&self.control.consumer.messages, messages);
     }
 
     /// Where a consumer is that takes one message after the other.

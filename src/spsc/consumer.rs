@@ -504,6 +504,63 @@ impl Consumer {
         }
     }
 
+    /// Has `read` read the messages that are there now, up to `max` of them, where they lie, and acknowledges them
+    /// together. Returns how many; never blocks: nothing when nothing is there, and [`Consumer::recv`] tells why. The
+    /// quickest way to receive many short ones: no message is lent out that could be kept, so nothing is noted of each.
+    ///
+    /// When `read` panics, what it was given counts as read.
+    ///
+    /// ```
+    /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+    /// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+    /// tx.send_batch([[1], [2], [3]])?;
+    /// let mut sum = 0;
+    /// assert_eq!(rx.drain_with(64, |message| sum += message[0]), 3);
+    /// assert_eq!(sum, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn drain_with(&mut self, max: usize, mut read: impl FnMut(View<'_>)) -> usize {
+        if self.ready().is_err() {
+            return 0;
+        }
+        let reading = Reading(self);
+        let Consumer { rx, side, .. } = &mut *reading.0;
+        let (data, here) = (rx.data(), side.here);
+        let mut count = 0;
+        while count < max {
+            let before = count;
+            let mut passage = rx.passage();
+            while count < max
+                && here.is_here()
+                && let Some((payload, len)) = passage.next()
+            {
+                // SAFETY: `next` checked the record; it is acknowledged when `reading` is dropped, after all reading.
+                read(unsafe { View::new(data, payload, len, 0) });
+                count += 1;
+            }
+            drop(passage);
+            if here.is_here() {
+                rx.passed((count - before) as u64);
+            }
+            if count == max || !here.is_here() {
+                break;
+            }
+            let Ok(Next::Message(record)) = rx.take() else {
+                break;
+            };
+            let Record {
+                payload,
+                len,
+                flags,
+            } = side.seen(record);
+            // SAFETY: as above; `take` checked it.
+            read(unsafe { View::new(data, payload, len, flags) });
+            count += 1;
+        }
+        count
+    }
+
     /// An iterator over copies of all messages to come; waits for each. Ends when the producer has left
     /// and every message was taken; any other error is its last item.
     ///
@@ -827,6 +884,78 @@ impl Drop for Message<'_> {
         if !consumer.draining {
             consumer.returned();
         }
+    }
+}
+
+/// Acknowledges what was read, also when reading it panics.
+struct Reading<'c>(&'c mut Consumer);
+
+impl Drop for Reading<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.0.side.here.is_here() && self.0.rx.is_open() {
+            self.0.acknowledge();
+        }
+    }
+}
+
+/// A message in the ring, for the time of a call of [`Consumer::drain_with`]. Its bytes are in memory that the producer
+/// can write: see [`Message`].
+///
+/// ```
+/// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;
+/// # let (mut tx, mut rx) = (ring.producer()?, ring.consumer()?);
+/// tx.send(b"hello")?;
+/// rx.drain_with(1, |message| {
+///     assert_eq!(&*message, b"hello");
+///     assert!(!message.redelivered() && !message.is_continued());
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    bytes: &'a [u8],
+    flags: u64,
+}
+
+impl View<'_> {
+    /// As [`Message::redelivered`].
+    pub fn redelivered(&self) -> bool {
+        self.flags & AGAIN != 0
+    }
+
+    /// As [`Message::is_continued`].
+    pub fn is_continued(&self) -> bool {
+        self.flags & MORE != 0
+    }
+
+    /// As [`Message::is_continuation`].
+    pub fn is_continuation(&self) -> bool {
+        self.flags & REST != 0
+    }
+
+    /// # Safety
+    /// The record lies in the data area, whole, and stays the consumer's for as long as the view lasts.
+    #[inline(always)]
+    unsafe fn new<'d>(data: Data<'d>, payload: u64, len: u64, flags: u64) -> View<'d> {
+        // SAFETY: in the area, mapped and initialised as all of it is; nobody who keeps the protocol writes there (all by
+        // the caller's word).
+        let bytes = unsafe { core::slice::from_raw_parts(data.pointer(payload), len as usize) };
+        View { bytes, flags }
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.bytes, f)
+    }
+}
+
+impl Deref for View<'_> {
+    type Target = [u8];
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        self.bytes
     }
 }
 

@@ -21,7 +21,8 @@
 //! # When a message is acknowledged
 //!
 //! A [`Message`] is acknowledged when it is dropped; those of a [`Drain`] when the drain and all of
-//! them are; one that is leaked, when the consumer is next used. Only then may the producer write
+//! them are; those that [`Consumer::drain_with`] has read, when it returns; one that is leaked, when the consumer is
+//! next used. Only then may the producer write
 //! over it. A consumer that dies has not acknowledged what it held: its successor gets it again,
 //! marked [`Message::redelivered`]. At least once, and never lost.
 //!
@@ -50,7 +51,7 @@ pub mod typed;
 
 pub use config::Config;
 pub(crate) use config::check_header;
-pub use consumer::{Consumer, Drain, Iter, Message};
+pub use consumer::{Consumer, Drain, Iter, Message, View};
 pub use producer::{BatchError, Producer, Reservation};
 #[cfg(feature = "cli")]
 pub(crate) use ring::is_drained;
