@@ -284,6 +284,25 @@ pub(crate) fn are_alone(mapping: &Mapping, own: &Membership) -> bool {
     others && all.count_ones() == 1
 }
 
+/// Whether more are attached that may run nowhere but where this thread may than there are processors there.
+pub(crate) fn are_crowded(mapping: &Mapping) -> bool {
+    let processors = os::processors();
+    let mut room = processors.count_ones();
+    for index in 0..mapping.header().participants {
+        let record = record(mapping, index);
+        // Relaxed, both: a hint.
+        if seat::is_live(record.state.load(Ordering::Relaxed))
+            && record.processors.load(Ordering::Relaxed) & !processors == 0
+        {
+            if room == 0 {
+                return true;
+            }
+            room -= 1;
+        }
+    }
+    false
+}
+
 /// Looks at whether one other participant is alive; keeps a process descriptor of it.
 pub(crate) struct Watch {
     index: u32,

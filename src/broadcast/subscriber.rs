@@ -11,7 +11,7 @@ use crate::error::RecvError;
 use crate::mapping::Mapping;
 use crate::os;
 use crate::os::clock::Deadline;
-use crate::participant::{Life, Watch};
+use crate::participant::{self, Life, Watch};
 use crate::primitive::{AtomicU64, Data};
 use crate::ring::broadcast::{Corrupt, MORE, Next, Notify, REST, Record, Rx, Start};
 use crate::sleeper::{Door, Sleeper};
@@ -655,7 +655,9 @@ impl Blocking for Arrival<'_> {
             Ok(Next::Message(record)) => Ok(Some(record)),
             Ok(Next::Empty) => {
                 let streak = self.subscriber.rx.rest();
-                self.subscriber.backoff.rest(streak);
+                if !self.subscriber.side.spinner.is_crowded() {
+                    self.subscriber.backoff.rest(streak);
+                }
                 self.over.take().map_or(Ok(None), Err)
             }
             _ => self.subscriber.look(),
@@ -703,6 +705,11 @@ impl Blocking for Arrival<'_> {
 
     fn is_alone(&self) -> bool {
         self.subscriber.side.is_alone()
+    }
+
+    fn is_crowded(&self) -> bool {
+        let side = &self.subscriber.side;
+        side.membership.is_some() && participant::are_crowded(&side.shared.mapping)
     }
 }
 

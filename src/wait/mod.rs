@@ -41,6 +41,12 @@ pub(crate) trait Blocking {
     /// Whether both sides have just one processor, so that the peer cannot run while this one looks.
     /// Asked after a pulse, and after some sleeps.
     fn is_alone(&self) -> bool;
+
+    /// Whether others who wait for the same need the processors that this side may run on. Asked when `is_alone`
+    /// is.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// Times that it may be told to look again, or be woken, until it asks whether to give up.
@@ -66,7 +72,7 @@ pub(crate) fn block_on<S: Blocking>(
             spinner::Step::Look => {}
             spinner::Step::Pulse => {
                 side.pulse()?;
-                spinner.pulsed(side.is_alone());
+                spinner.pulsed(side.is_alone(), side.is_crowded());
             }
             spinner::Step::Sleep => {
                 // The last look before the mark may have been a lazy one; `announce` looks exactly.
@@ -79,8 +85,8 @@ pub(crate) fn block_on<S: Blocking>(
                 if rounds.is_multiple_of(ROUNDS) {
                     side.pulse()?;
                 }
-                let alone = spinner.asks().then(|| side.is_alone());
-                spinner.slept(alone);
+                let asks = spinner.asks();
+                spinner.slept(asks.then(|| (side.is_alone(), side.is_crowded())));
             }
         }
     }

@@ -22,6 +22,11 @@ const PULSE: u32 = 4096;
 const QUICK_ALONE: u32 = 2;
 /// Times that a lone processor is offered to the peer before sleeping.
 const YIELDS_ALONE: u32 = 2;
+/// Looks that one in a crowd makes before it sleeps. Before each others may run; if none wants to, all of them take
+/// about as long as one wake-up.
+const LOOKS_CROWDED: u32 = 32;
+/// Waits after which one in a crowd asks whether it still is.
+const WAITS_CROWDED: u32 = 256;
 
 /// What to do next while waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,9 @@ pub(crate) struct Spinner {
     score: u32,
     /// Whether there is only one processor to run on.
     alone: bool,
+    /// Whether others who wait for the same need the processors that there are, and how often it has waited since.
+    crowded: bool,
+    waits: u32,
     /// Sleeps so far.
     sleeps: u32,
     /// Lets another thread run; handed in, since it is a system call.
@@ -58,6 +66,8 @@ impl Spinner {
             looks: 0,
             score: SCORE_MAX / 2,
             alone,
+            crowded: false,
+            waits: 0,
             sleeps: 0,
             yield_now,
         }
@@ -79,7 +89,15 @@ impl Spinner {
     /// Whether it pays to look for a while before a wait is begun at all.
     #[inline]
     pub(crate) fn expects_answers(&self) -> bool {
-        !self.alone && matches!(self.strategy, WaitStrategy::Spin | WaitStrategy::Adaptive)
+        !self.alone
+            && !self.crowded
+            && matches!(self.strategy, WaitStrategy::Spin | WaitStrategy::Adaptive)
+    }
+
+    /// Whether others who wait for the same need the processor, so that looking without letting them run is waste.
+    #[inline]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     /// What was waited for is there.
@@ -92,8 +110,8 @@ impl Spinner {
 
     /// After a pulse: what is known now of the processors.
     #[cold]
-    pub(crate) fn pulsed(&mut self, alone: bool) {
-        self.alone = alone;
+    pub(crate) fn pulsed(&mut self, alone: bool, crowded: bool) {
+        (self.alone, self.crowded) = (alone, crowded);
     }
 
     /// Whether, after this sleep, it wants to know of the processors anew: often at first, seldom later,
@@ -106,8 +124,8 @@ impl Spinner {
 
     /// After sleeping: spin a little for the next thing, but less than before.
     #[cold]
-    pub(crate) fn slept(&mut self, alone: Option<bool>) {
-        self.alone = alone.unwrap_or(self.alone);
+    pub(crate) fn slept(&mut self, found: Option<(bool, bool)>) {
+        (self.alone, self.crowded) = found.unwrap_or((self.alone, self.crowded));
         self.score -= self.score.div_ceil(4);
         self.looks = 0;
     }
@@ -117,6 +135,7 @@ impl Spinner {
     pub(crate) fn next(&mut self) -> Step {
         self.looks += 1;
         match self.strategy {
+            WaitStrategy::Adaptive if self.crowded && !self.alone => self.next_crowded(),
             WaitStrategy::Adaptive if !self.alone => {
                 if self.looks <= QUICK + MORE_LEAST + MORE * self.score / SCORE_MAX {
                     spin_loop();
@@ -142,6 +161,22 @@ impl Spinner {
         }
     }
 
+    #[cold]
+    fn next_crowded(&mut self) -> Step {
+        if self.looks > LOOKS_CROWDED {
+            return Step::Sleep;
+        }
+        if self.looks == 1 {
+            self.waits += 1;
+            if self.waits == WAITS_CROWDED {
+                self.waits = 0;
+                return Step::Pulse;
+            }
+        }
+        (self.yield_now)();
+        Step::Look
+    }
+
     #[inline]
     fn next_spin(&mut self) -> Step {
         if self.alone && self.looks <= QUICK_ALONE {
@@ -155,5 +190,40 @@ impl Spinner {
         (self.yield_now)();
         self.looks = if self.alone { QUICK_ALONE } else { QUICK };
         Step::Pulse
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    std::thread_local! {
+        static YIELDS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+
+    /// The steps of a wait in vain.
+    fn wait(spinner: &mut Spinner) -> Vec<Step> {
+        YIELDS.set(0);
+        spinner.begin();
+        let steps = std::iter::from_fn(|| Some(spinner.next()).filter(|step| *step != Step::Sleep));
+        steps.take(10_000).collect()
+    }
+
+    #[test]
+    fn one_in_a_crowd_lets_others_run_before_each_look_and_asks_now_and_then_whether_it_still_is() {
+        let yields = || YIELDS.set(YIELDS.get() + 1);
+        let mut spinner = Spinner::new(WaitStrategy::Adaptive, yields, false);
+        assert!(wait(&mut spinner).len() > 100 && YIELDS.get() == 0);
+        spinner.slept(Some((false, true)));
+        assert!(!spinner.expects_answers());
+        for _ in 1..WAITS_CROWDED {
+            assert_eq!(wait(&mut spinner), [Step::Look; LOOKS_CROWDED as usize]);
+            assert_eq!(YIELDS.get(), LOOKS_CROWDED);
+        }
+        assert_eq!(wait(&mut spinner)[0], Step::Pulse);
+        spinner.pulsed(false, false);
+        assert!(spinner.expects_answers());
+        wait(&mut spinner);
+        assert_eq!(YIELDS.get(), 0);
     }
 }
