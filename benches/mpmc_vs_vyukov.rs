@@ -68,10 +68,12 @@ fn join(pid: Pid) {
 trait End {
     fn push(&mut self, values: &[u64]) -> usize;
     fn pop(&mut self, take: impl FnMut(u64)) -> usize;
-    /// Waits for a value, by its own means if it has some.
+    /// Waits for a value, by its own means if it has some; each look in vain is followed by a pause.
     fn wait(&mut self) -> u64 {
         let mut value = None;
-        while self.pop(|v| value = Some(v)) == 0 {}
+        while self.pop(|v| value = Some(v)) == 0 {
+            std::hint::spin_loop();
+        }
         value.expect("popped")
     }
 }

@@ -204,7 +204,10 @@ impl Play {
                     }
                     4 => {
                         let mut total = 0;
-                        let most = 1 + self.random.below(100) as usize;
+                        let most = match self.random.below(4) {
+                            0 => usize::MAX,
+                            _ => 1 + self.random.below(100) as usize,
+                        };
                         rx.drain_with(most, |message| total += sum(&message));
                         Ok(total)
                     }

@@ -208,6 +208,7 @@ fn what_a_reader_that_panics_was_given_counts_as_read() {
     let mut left = Vec::new();
     rx.drain_with(9, |message| left.push(message[0]));
     assert_eq!(left, [3, 4]);
+    assert_eq!((ring.stats().received, ring.stats().used), (5, 0));
 }
 
 #[test]

@@ -163,10 +163,8 @@ impl Shared {
     /// part.
     pub(super) fn waking_manner(&self) -> Manner {
         let rarely = self.geometry.wait == WaitStrategy::Adaptive;
-        let takes_part = os::membarrier::register();
         Manner {
-            fences: !(rarely && takes_part),
-            touch: takes_part,
+            fences: !(rarely && os::membarrier::register()),
             ..self.manner()
         }
     }
@@ -285,11 +283,11 @@ impl Side {
             membership,
             lock,
             own,
-            spinner: Spinner::new(wait, os::yield_now, false),
+            spinner: Spinner::new(wait, os::yield_for_long, false),
             here: os::fork::Mark::here(),
             shared: shared.clone(),
         };
-        side.spinner = Spinner::new(wait, os::yield_now, side.is_alone());
+        side.spinner = Spinner::new(wait, os::yield_for_long, side.is_alone());
         Ok(side)
     }
 

@@ -13,7 +13,7 @@ use crate::os;
 use crate::os::clock::Deadline;
 use crate::participant::{self, Life, Watch};
 use crate::primitive::{AtomicU64, Data};
-use crate::ring::broadcast::{Corrupt, MORE, Next, Notify, REST, Record, Rx, Start};
+use crate::ring::broadcast::{Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx, Start};
 use crate::sleeper::{Door, Sleeper};
 use crate::wait::{Backoff, Blocking, WaitStrategy, block_on};
 
@@ -56,7 +56,11 @@ impl Subscriber {
         if !shared.manner().gated {
             return Subscriber::free(side, start);
         }
-        let (control, seats, manner) = (shared.control(), shared.seats(), shared.waking_manner());
+        let (control, seats) = (shared.control(), shared.seats());
+        let manner = Manner {
+            touch: os::membarrier::register(),
+            ..shared.waking_manner()
+        };
         match Rx::gated(
             control,
             seats,
@@ -767,7 +771,8 @@ impl Deref for Message<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: `len` initialised bytes: of the subscriber's buffer, which is borrowed; or of the data
         // area, without wrapping (checked by `look`), which no producer that keeps the protocol writes
-        // before they are let go, when this is dropped. That it does is the trust that zero-copy takes.
+        // before they are let go, when this is dropped, and no other subscriber touches (`may_lend`). That they do
+        // keep it is the trust that zero-copy takes.
         unsafe { core::slice::from_raw_parts(self.lent.bytes.as_ptr(), self.lent.len) }
     }
 }

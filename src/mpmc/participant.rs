@@ -216,7 +216,7 @@ impl Participant {
             wakes,
             notifying,
             slot_size: shared.geometry.slot_size as usize,
-            spinner: Spinner::new(strategy, os::yield_now, alone),
+            spinner: Spinner::new(strategy, os::yield_for_long, alone),
         })
     }
 

@@ -75,6 +75,13 @@ pub(crate) fn yield_now() {
     unsafe { libc::sched_yield() };
 }
 
+/// As [`yield_now`]; whether others kept it for a millisecond or more.
+pub(crate) fn yield_for_long() -> bool {
+    let begun = std::time::Instant::now();
+    yield_now();
+    begun.elapsed() >= std::time::Duration::from_millis(1)
+}
+
 /// The processors this thread may run on: one bit each, modulo 64. All of them when unknown.
 pub(crate) fn processors() -> u64 {
     // SAFETY: an all-zero cpu_set_t is a valid, empty set.

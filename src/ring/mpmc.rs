@@ -618,8 +618,8 @@ impl<'a> Queue<'a> {
     /// left alone.
     #[inline(always)]
     pub(crate) fn has_message(&self) -> bool {
+        // RELAXED, both: whoever takes it claims by compare-exchange, and acquires.
         let head = self.cursors.head.load(Ordering::Relaxed);
-        // RELAXED: whoever takes it acquires.
         self.slots.sequence(head).load(Ordering::Relaxed) == ready(head)
     }
 

@@ -577,6 +577,7 @@ pub(crate) struct Passage<'r, 'a> {
     rx: &'r mut Rx<'a>,
     data: Data<'a>,
     position: u64,
+    messages: u64,
     /// As in [`Rx`].
     like: (u64, u64),
     /// No record may end above this: where the area ends; 0 where messages may have been seen.
@@ -585,7 +586,7 @@ pub(crate) struct Passage<'r, 'a> {
 
 impl Passage<'_, '_> {
     /// The next message, if it is a whole one that nobody has seen: where its payload is, and its length in bytes.
-    /// It is counted by [`Rx::passed`].
+    /// It is counted by [`Rx::count_passed`].
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<(u64, u64)> {
         let at = self.position;
@@ -602,6 +603,7 @@ impl Passage<'_, '_> {
             return None;
         }
         self.position = end;
+        self.messages += 1;
         // Relaxed: as in `Rx::taken`.
         let taken = &self.rx.control.consumer.taken;
         taken.store(end, Ordering::Relaxed);
@@ -613,6 +615,7 @@ impl Drop for Passage<'_, '_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.rx.position = self.position;
+        self.rx.passed += self.messages;
         self.rx.like = self.like;
     }
 }
@@ -647,6 +650,8 @@ pub(crate) struct Rx<'a> {
     published: u64,
     /// Messages below this may have been seen by one that died.
     redelivered: u64,
+    /// Messages passed along that are not counted yet.
+    passed: u64,
     /// Where `position` and the count of messages stood when the ring was last found empty.
     rested: (u64, u64),
 }
@@ -683,6 +688,7 @@ impl<'a> Rx<'a> {
             like: (header(0, 0), record(0)),
             published: head,
             redelivered: control.consumer.taken.load(Ordering::Relaxed),
+            passed: 0,
             rested: (acknowledged, 0),
         })
     }
@@ -734,6 +740,7 @@ impl<'a> Rx<'a> {
         Passage {
             data: self.data,
             position: self.position,
+            messages: 0,
             like: self.like,
             stop: if self.position < self.redelivered {
                 0
@@ -744,10 +751,11 @@ impl<'a> Rx<'a> {
         }
     }
 
-    /// Counts `messages` that were passed along.
+    /// Counts what was passed along.
     #[inline(always)]
-    pub(crate) fn passed(&self, messages: u64) {
-        add(&self.control.consumer.messages, messages);
+    pub(crate) fn count_passed(&mut self) {
+        let passed = core::mem::take(&mut self.passed);
+        add(&self.control.consumer.messages, passed);
     }
 
     /// Where a consumer is that takes one message after the other.

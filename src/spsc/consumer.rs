@@ -528,21 +528,18 @@ impl Consumer {
         let Consumer { rx, side, .. } = &mut *reading.0;
         let (data, here) = (rx.data(), side.here);
         let mut count = 0;
-        while count < max {
-            let before = count;
+        // No honest producer sends more than the area holds while nothing is acknowledged.
+        while count < max && rx.open() <= data.capacity() {
             let mut passage = rx.passage();
             while count < max
                 && here.is_here()
                 && let Some((payload, len)) = passage.next()
             {
+                count += 1;
                 // SAFETY: `next` checked the record; it is acknowledged when `reading` is dropped, after all reading.
                 read(unsafe { View::new(data, payload, len, 0) });
-                count += 1;
             }
             drop(passage);
-            if here.is_here() {
-                rx.passed((count - before) as u64);
-            }
             if count == max || !here.is_here() {
                 break;
             }
@@ -554,9 +551,9 @@ impl Consumer {
                 len,
                 flags,
             } = side.seen(record);
+            count += 1;
             // SAFETY: as above; `take` checked it.
             read(unsafe { View::new(data, payload, len, flags) });
-            count += 1;
         }
         count
     }
@@ -887,20 +884,22 @@ impl Drop for Message<'_> {
     }
 }
 
-/// Acknowledges what was read, also when reading it panics.
+/// Acknowledges and counts what was read, also when reading it panics.
 struct Reading<'c>(&'c mut Consumer);
 
 impl Drop for Reading<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.0.side.here.is_here() && self.0.rx.is_open() {
+            self.0.rx.count_passed();
             self.0.acknowledge();
         }
     }
 }
 
 /// A message in the ring, for the time of a call of [`Consumer::drain_with`]. Its bytes are in memory that the producer
-/// can write: see [`Message`].
+/// can write: see [`Message`]. (Not what [`broadcast::View`](crate::broadcast::View) is, which may be overwritten while it is
+/// read.)
 ///
 /// ```
 /// # let ring = ringway::spsc::Ring::anonymous(Default::default())?;

@@ -211,7 +211,7 @@ impl Side {
             peer: Watch::new(1 - index),
             own,
             other,
-            spinner: Spinner::new(wait, os::yield_now, alone),
+            spinner: Spinner::new(wait, os::yield_for_long, alone),
             here: os::fork::Mark::here(),
             shared: shared.clone(),
         })

@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn one_who_is_teased_with_what_is_not_there_still_keeps_its_time() {
         for strategy in WaitStrategy::ALL {
-            let mut spinner = Spinner::new(strategy, || {}, false);
+            let mut spinner = Spinner::new(strategy, || false, false);
             assert_eq!(block_on(&mut Teased, &mut spinner), Err("time is over"));
         }
     }

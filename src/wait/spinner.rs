@@ -54,13 +54,14 @@ pub(crate) struct Spinner {
     waits: u32,
     /// Sleeps so far.
     sleeps: u32,
-    /// Lets another thread run; handed in, since it is a system call.
-    yield_now: fn(),
+    /// Lets another thread run, and says whether that took so long that it is time to see whether to give up; handed
+    /// in, since it is a system call.
+    yield_now: fn() -> bool,
 }
 
 impl Spinner {
     /// A spinner for `strategy`. `alone` says whether both sides have just one processor.
-    pub(crate) fn new(strategy: WaitStrategy, yield_now: fn(), alone: bool) -> Spinner {
+    pub(crate) fn new(strategy: WaitStrategy, yield_now: fn() -> bool, alone: bool) -> Spinner {
         Spinner {
             strategy,
             looks: 0,
@@ -127,7 +128,8 @@ impl Spinner {
     pub(crate) fn slept(&mut self, found: Option<(bool, bool)>) {
         (self.alone, self.crowded) = found.unwrap_or((self.alone, self.crowded));
         self.score -= self.score.div_ceil(4);
-        self.looks = 0;
+        // In a crowd one look is enough: who was woken for something finds it at once.
+        self.looks = if self.crowded { LOOKS_CROWDED } else { 0 };
     }
 
     /// Nothing there yet: what next?
@@ -173,7 +175,9 @@ impl Spinner {
                 return Step::Pulse;
             }
         }
-        (self.yield_now)();
+        if (self.yield_now)() {
+            return Step::Pulse;
+        }
         Step::Look
     }
 
@@ -211,7 +215,10 @@ mod tests {
 
     #[test]
     fn one_in_a_crowd_lets_others_run_before_each_look_and_asks_now_and_then_whether_it_still_is() {
-        let yields = || YIELDS.set(YIELDS.get() + 1);
+        let yields = || {
+            YIELDS.set(YIELDS.get() + 1);
+            YIELDS.get() == 40 // took long
+        };
         let mut spinner = Spinner::new(WaitStrategy::Adaptive, yields, false);
         assert!(wait(&mut spinner).len() > 100 && YIELDS.get() == 0);
         spinner.slept(Some((false, true)));
@@ -221,6 +228,14 @@ mod tests {
             assert_eq!(YIELDS.get(), LOOKS_CROWDED);
         }
         assert_eq!(wait(&mut spinner)[0], Step::Pulse);
+        // And when the others ran for long.
+        YIELDS.set(36);
+        spinner.begin();
+        let steps: Vec<_> = (0..5).map(|_| spinner.next()).collect();
+        assert_eq!(steps[3..], [Step::Pulse, Step::Look]);
+        // Woken in vain, it sleeps again at once.
+        spinner.slept(None);
+        assert_eq!(spinner.next(), Step::Sleep);
         spinner.pulsed(false, false);
         assert!(spinner.expects_answers());
         wait(&mut spinner);

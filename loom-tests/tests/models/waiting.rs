@@ -208,7 +208,11 @@ fn spinner(looks_first: bool) -> Spinner {
     } else {
         WaitStrategy::Futex
     };
-    Spinner::new(strategy, loom::thread::yield_now, true)
+    let yield_now = || {
+        loom::thread::yield_now();
+        false
+    };
+    Spinner::new(strategy, yield_now, true)
 }
 
 fn receive(rx: &mut Rx<'_>, ring: &Ring, spinner: &mut Spinner) -> Result<u64, Over> {

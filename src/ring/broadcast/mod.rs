@@ -177,8 +177,8 @@ pub(crate) struct Control {
     pub(crate) oldest: CachePadded<Mark>,
     /// Where subscribers wait for messages.
     pub(crate) bell: CachePadded<Bell>,
-    /// Gated subscribers that ever sat down. Who does counts up, and then wakes the producer. Read with each line
-    /// that is touched.
+    /// Gated subscribers that ever sat down. Who does counts up, and then wakes the producer. Read by one
+    /// that is alone whenever it touches lines.
     pub(crate) joined: CachePadded<AtomicU64>,
     /// Seats from this one on were never used.
     seats: CachePadded<AtomicU64>,

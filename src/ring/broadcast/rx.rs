@@ -416,6 +416,9 @@ impl<'a> Rx<'a> {
         seat.own.exact.store(to, Ordering::Release);
         if to - self.published >= self.data.capacity() / CHECKPOINTS {
             self.publish_head(seat, to);
+            if self.touch && self.alone == 0 {
+                self.look_around();
+            }
         }
         if self.parks {
             seat.notify(self.fences)
@@ -476,9 +479,6 @@ impl<'a> Rx<'a> {
     #[inline]
     fn publish_head(&mut self, seat: &Seat, to: u64) {
         self.published = to;
-        if self.touch && self.alone == 0 {
-            self.look_around();
-        }
         // SYNC: room handed to the producer. Release: as for the exact position.
         seat.head.store(to, Ordering::Release);
     }
