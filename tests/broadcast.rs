@@ -122,7 +122,7 @@ fn who_joins_others_borrows_copies_until_it_has_caught_up() {
 #[test]
 fn one_that_is_alone_is_left_so_and_is_joined_again_receives_everything() {
     let _watchdog = watchdog(60);
-    let ring = Ring::anonymous(Config::default().capacity(4096)).unwrap();
+    let ring = Ring::anonymous(Config::default().capacity(512)).unwrap();
     let mut tx = ring.producer().unwrap();
     let mut stays = ring.subscriber().unwrap();
     let receiving = std::thread::spawn(move || {

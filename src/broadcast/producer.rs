@@ -300,8 +300,14 @@ impl Producer {
         deadline: Deadline,
     ) -> Result<(), SendError> {
         self.check(message.len())?;
-        self.wait_for_room(message.len() as u64, deadline)?;
-        self.try_send_flagged(message, flags)
+        loop {
+            self.wait_for_room(message.len() as u64, deadline)?;
+            match self.try_send_flagged(message, flags) {
+                // Somebody is just sitting down, and held for a moment what had been let go.
+                Err(SendError::Full) => {}
+                sent => return sent,
+            }
+        }
     }
 
     fn wait_for_room(&mut self, len: u64, deadline: Deadline) -> Result<(), SendError> {
@@ -342,11 +348,13 @@ impl Producer {
     /// ```
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
         self.check(len)?;
-        let room = self.tx.has_room(len as u64);
-        if !room.map_err(|corrupt| self.corrupt(corrupt))? {
-            self.wait_for_room(len as u64, Deadline::NEVER)?;
+        loop {
+            match self.tx.reserve(len as u64) {
+                Ok(place) => return Ok(self.reservation(place)),
+                Err(Refused::Full) => self.wait_for_room(len as u64, Deadline::NEVER)?,
+                Err(refused) => return Err(self.refused(refused)),
+            }
         }
-        self.reserve_now(len)
     }
 
     /// As [`Producer::reserve`], if there is room now.
@@ -358,27 +366,27 @@ impl Producer {
         if matches!(self.tx.has_room(len as u64), Ok(false)) {
             self.looks_into_it(len);
         }
-        self.reserve_now(len)
+        match self.tx.reserve(len as u64) {
+            Ok(place) => Ok(self.reservation(place)),
+            Err(refused) => Err(self.refused(refused)),
+        }
     }
 
-    fn reserve_now(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
-        match self.tx.reserve(len as u64) {
-            Ok(place) => {
-                // SAFETY: free room in the data area, whole and without wrapping; ours until the
-                // reservation, which borrows `self`, is settled. Bytes in shared memory are always
-                // initialised. No reader that keeps the protocol makes use of what it reads there; one
-                // that was overrun may be loading it, atomically, and throws it away (see "Trust" in
-                // the module's documentation).
-                let bytes = unsafe {
-                    core::slice::from_raw_parts_mut(self.tx.data().pointer(place.payload()), len)
-                };
-                Ok(Reservation {
-                    bytes,
-                    place,
-                    producer: &raw mut *self,
-                })
-            }
-            Err(refused) => Err(self.refused(refused)),
+    /// The message to be written at `place`, which was just reserved.
+    fn reservation(&mut self, place: Place) -> Reservation<'_> {
+        // SAFETY: free room in the data area, whole and without wrapping; ours until the
+        // reservation, which borrows `self`, is settled. Bytes in shared memory are always
+        // initialised. No reader that keeps the protocol makes use of what it reads there; one
+        // that was overrun may be loading it, atomically, and throws it away (see "Trust" in
+        // the module's documentation).
+        let bytes = unsafe {
+            let at = self.tx.data().pointer(place.payload());
+            core::slice::from_raw_parts_mut(at, place.len as usize)
+        };
+        Reservation {
+            bytes,
+            place,
+            producer: &raw mut *self,
         }
     }
 
@@ -428,9 +436,13 @@ impl Producer {
             Err(refused) => return Err(self.refused(refused)),
         }
         self.publish();
-        self.wait_for_room(message.len() as u64, Deadline::NEVER)?;
-        let staged = self.tx.stage(message);
-        staged.map_err(|refused| self.refused(refused))
+        loop {
+            self.wait_for_room(message.len() as u64, Deadline::NEVER)?;
+            match self.tx.stage(message) {
+                Err(Refused::Full) => {} // as in `send_slowly`
+                staged => return staged.map_err(|refused| self.refused(refused)),
+            }
+        }
     }
 
     fn publish(&mut self) {
