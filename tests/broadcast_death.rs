@@ -197,9 +197,11 @@ fn storm_of_kills_loses_nothing_for_the_living() {
     }
     producer.kill();
     subscribers.iter_mut().for_each(Peer::kill);
-    let sent = ring.sent();
+    let noted = ring.sent();
     let mut tx = ring.producer().unwrap();
-    assert_eq!(tx.sequence(), sent);
+    let sent = tx.sequence();
+    // A producer that is killed between publishing a message and noting it leaves one that is not noted.
+    assert!((noted..=noted + 1).contains(&sent), "{sent}, {noted} noted");
     let mut buffer = Vec::new();
     message(sent, &mut buffer);
     tx.send(&buffer).unwrap();
