@@ -234,8 +234,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "touches_below_the_acknowledged",
-        "let mut end = line_end(from);",
-        "let mut end = line_end(from - LINE);",
+        "touch_lines(self.data, from, to);",
+        "touch_lines(self.data, from - LINE, to);",
     ),
     (
         "ring/spsc",

@@ -202,6 +202,7 @@ fn storm_of_kills_loses_nothing_for_the_living() {
     let sent = tx.sequence();
     // A producer that is killed between publishing a message and noting it leaves one that is not noted.
     assert!((noted..=noted + 1).contains(&sent), "{sent}, {noted} noted");
+    assert_eq!(ring.sent(), sent, "noted by its successor");
     let mut buffer = Vec::new();
     message(sent, &mut buffer);
     tx.send(&buffer).unwrap();

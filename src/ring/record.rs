@@ -5,7 +5,7 @@
 //! the end of the area, a PAD record fills the rest. Positions are 64-bit, only grow, and are taken modulo the
 //! capacity.
 
-use crate::primitive::{AtomicU64, LINE, spin_loop};
+use crate::primitive::{AtomicU64, Data, LINE, Ordering, spin_loop};
 
 /// A header word with this bit is published.
 pub(crate) const COMMITTED: u64 = 1;
@@ -134,6 +134,19 @@ pub(crate) const fn fit(position: u64, len: u64, capacity: u64) -> (u64, u64) {
         position
     };
     (at, at + need)
+}
+
+/// Stores the last word of every line that ends in `from..=to`, unchanged: the lines are this processor's own then.
+/// Whoever touches them holds them: nobody who keeps the protocol writes there meanwhile, or reads there plainly.
+#[inline(always)]
+pub(crate) fn touch_lines(data: Data<'_>, from: u64, to: u64) {
+    let mut end = line_end(from);
+    while end <= to {
+        let word = data.word(end - WORD);
+        // Relaxed: what is written is what is there.
+        word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+        end += LINE;
+    }
 }
 
 /// Whether an answer that is due comes within the microsecond or so that one may take: looks until

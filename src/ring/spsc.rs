@@ -62,7 +62,7 @@ pub(crate) use crate::ring::record::{
 };
 use crate::ring::record::{
     FLAGS, POSITION_MAX, Progress, TOUCH_AFTER, TOUCH_MOST, WORD, answer_comes, fit, header,
-    line_end, record,
+    line_end, record, touch_lines,
 };
 
 /// In a header word: the consumer sleeps, or is about to.
@@ -980,14 +980,8 @@ impl<'a> Rx<'a> {
         if to - self.rested.0 <= TOUCH_AFTER || to - from > TOUCH_MOST {
             return;
         }
-        let mut end = line_end(from);
-        while end <= to {
-            let word = self.data.word(end - WORD);
-            // Relaxed: no participant that keeps the protocol accesses this word until it is
-            // acknowledged.
-            word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
-            end += LINE;
-        }
+        // No participant that keeps the protocol accesses these words until they are acknowledged.
+        touch_lines(self.data, from, to);
     }
 
     /// Marks that the consumer is going to sleep until the next header changes. Returns the value

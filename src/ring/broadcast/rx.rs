@@ -2,10 +2,10 @@
 
 use super::{
     CHECKPOINTS, CLOSED, COMMITTED, Control, Corrupt, FLAGS, GONE, MORE, Manner, Notify, REST,
-    Seat, Spot, TRIES, WORD, answer_comes, check_record, line_end, record,
+    Seat, Spot, TRIES, WORD, answer_comes, check_record, record,
 };
 use crate::primitive::{Data, LINE, Ordering, fence, full_fence, light_fence};
-use crate::ring::record::{TOUCH_AFTER, TOUCH_MOST};
+use crate::ring::record::{TOUCH_AFTER, TOUCH_MOST, touch_lines};
 
 /// Where a subscriber begins, and where one goes on that was overrun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -441,14 +441,9 @@ impl<'a> Rx<'a> {
             self.alone = 0;
             return;
         }
-        let mut end = line_end(from);
-        while end <= to {
-            let word = self.data.word(end - WORD);
-            // Relaxed: the producer does not write it before it is let go, nobody else does at all, and
-            // nobody reads it but by atomic loads.
-            word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
-            end += LINE;
-        }
+        // The producer does not write these words before they are let go, nobody else does at all, and nobody
+        // reads them but by atomic loads.
+        touch_lines(self.data, from, to);
     }
 
     /// Finds out whether nobody else has a seat.
