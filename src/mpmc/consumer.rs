@@ -807,6 +807,17 @@ struct WaitForMessage<'a> {
     found: Option<Taken>,
 }
 
+impl WaitForMessage<'_> {
+    /// Looks why there is nothing. What it finds stays found until an attempt takes it, however often it is asked to
+    /// look before that. Whether there is something.
+    fn look_into_it(&mut self) -> bool {
+        if self.found.is_none() {
+            self.found = self.consumer.look_into_it();
+        }
+        self.found.is_some()
+    }
+}
+
 impl Blocking for WaitForMessage<'_> {
     type Output = Taken;
     type Error = RecvError;
@@ -822,8 +833,7 @@ impl Blocking for WaitForMessage<'_> {
     fn announce(&mut self) -> Result<Option<u64>, RecvError> {
         // What it waits for may be a dead one's. (This looks at memory only, unless somebody holds
         // something.)
-        self.found = self.consumer.look_into_it();
-        if self.found.is_some() {
+        if self.look_into_it() {
             return Ok(None);
         }
         // Producers may sleep over a slot that was just stepped over.
@@ -856,8 +866,7 @@ impl Blocking for WaitForMessage<'_> {
     }
 
     fn pulse(&mut self) -> Result<(), RecvError> {
-        self.found = self.consumer.look_into_it();
-        if self.found.is_some() {
+        if self.look_into_it() {
             return Ok(());
         }
         // Before the time is looked at: a caller with little of it would never learn that all have gone.
@@ -1007,5 +1016,53 @@ impl fmt::Debug for Drain<'_> {
         f.debug_struct("Drain")
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    use super::super::{Config, Ring};
+    use super::*;
+
+    /// Waits, for no time at all.
+    fn wait(consumer: &mut Consumer) -> WaitForMessage<'_> {
+        WaitForMessage {
+            consumer,
+            deadline: Deadline::after(Duration::ZERO),
+            slept: false,
+            found: None,
+        }
+    }
+
+    /// The loop that waits may look twice, or announce, before it attempts anything.
+    #[test]
+    fn a_dead_ones_message_that_a_waiting_consumer_found_stays_found() {
+        let ring = Ring::anonymous(Config::default()).unwrap();
+        let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+        tx.send(b"precious").unwrap();
+        // SAFETY: the child only takes the message, and is gone.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let mut taker = ring.consumer();
+                let taken = taker.as_mut().map(|rx| rx.try_recv().map(std::mem::forget));
+                // SAFETY: ends the child, which holds the message, without running anything of the parent's.
+                unsafe { libc::_exit(if let Ok(Ok(())) = taken { 0 } else { 1 }) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+            }
+        }
+        let mut waiting = wait(&mut rx);
+        waiting.pulse().unwrap();
+        waiting.pulse().unwrap();
+        assert_eq!(waiting.announce().unwrap(), None);
+        waiting.pulse().unwrap();
+        let taken = waiting.attempt(true).unwrap().expect("it was found");
+        assert!(taken.redelivered());
+        let found = rx.found(taken);
+        assert_eq!(&*rx.message(found).unwrap(), b"precious");
     }
 }

@@ -35,7 +35,8 @@ pub(crate) trait Blocking {
     /// peer is gone.
     fn sleep(&mut self, expected: u64) -> Result<(), Self::Error>;
 
-    /// Called now and then while spinning: gives up when the time is over or the peer is gone.
+    /// Called now and then: gives up when the time is over or the peer is gone. What it finds, or `announce` or
+    /// `sleep` just found, stays found: an attempt need not come in between.
     fn pulse(&mut self) -> Result<(), Self::Error>;
 
     /// Whether both sides have just one processor, so that the peer cannot run while this one looks.
