@@ -1,10 +1,12 @@
 //! The broadcast ring: what a user sees, in one process and between several.
 #![allow(clippy::forget_non_drop, clippy::drop_non_drop)] // that nothing happens is what is tested
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway::broadcast::{self, Config, Policy, Producer, Ring, Start, Subscriber};
+use ringway::observe::Observer;
 use ringway::wait::WaitStrategy;
 use ringway::{Error, RecvError, SendError};
 
@@ -462,25 +464,41 @@ fn event_descriptors_are_refused_with_a_remedy() {
 }
 
 #[test]
-fn a_hundred_sleepers_are_all_woken_by_one_message() {
-    let _watchdog = watchdog(60);
+fn a_thousand_sleepers_are_all_woken_by_one_message() {
+    let _watchdog = watchdog(120);
+    const SLEEPERS: u64 = 1000;
+    // Each has a descriptor.
+    let files = Resource::RLIMIT_NOFILE;
+    let (soft, hard) = getrlimit(files).unwrap();
+    setrlimit(files, soft.max((2 * SLEEPERS).min(hard)), hard).unwrap();
     for wait in [WaitStrategy::Futex, WaitStrategy::Semaphore] {
         let config = Config::default()
-            .subscribers(100)
+            .subscribers(SLEEPERS)
             .wait(wait)
             .policy(Policy::Lossy);
         let ring = Ring::anonymous(config).unwrap();
         let mut tx = ring.producer().unwrap();
-        let sleepers: Vec<_> = (0..100)
+        let sleepers: Vec<_> = (0..SLEEPERS)
             .map(|_| {
                 let mut rx = ring.subscriber().unwrap();
                 std::thread::spawn(move || rx.recv().unwrap().to_vec())
             })
             .collect();
+        let file = format!("/proc/self/fd/{}", ring.as_fd().as_raw_fd());
+        let observer = Observer::open(&file).unwrap();
+        until(|| {
+            let all = observer.snapshot().unwrap().participants;
+            let parked = all.iter().filter(|one| one.counters.parks > 0);
+            parked.count() == SLEEPERS as usize
+        });
         tx.send(b"wake up").unwrap();
         for sleeper in sleepers {
             assert_eq!(sleeper.join().unwrap(), b"wake up");
         }
+        let all = observer.snapshot().unwrap().participants;
+        let wakes = all.iter().map(|one| (one.role, one.counters.wakes));
+        let producer: Vec<_> = wakes.filter(|one| one.0 == "producer").collect();
+        assert_eq!(producer, [("producer", 1)]);
     }
 }
 
