@@ -118,6 +118,18 @@ impl Play {
         None
     }
 
+    /// Its header said when it was attached to that it waits on semaphores, and there are none. Any other call that
+    /// failed is not the attacker's doing.
+    fn slept_badly(&mut self, op: &str, source: std::io::Error) -> bool {
+        assert_eq!(
+            (op, source.kind()),
+            ("sleep", std::io::ErrorKind::InvalidData),
+            "{source}"
+        );
+        self.tally.count("corrupt", 1);
+        false
+    }
+
     fn sent(&mut self, result: Result<(), SendError>) -> bool {
         match result {
             Ok(()) => self.tally.count("sent", 1),
@@ -127,6 +139,7 @@ impl Play {
                 self.tally.count("corrupt", 1);
                 return false;
             }
+            Err(SendError::Os { op, source }) => return self.slept_badly(op, source),
             Err(error) => panic!("{error:?}"),
         }
         true
@@ -146,6 +159,7 @@ impl Play {
                 self.tally.count("corrupt", 1);
                 return false;
             }
+            Err(RecvError::Os { op, source }) => return self.slept_badly(op, source),
             Err(error) => panic!("{error:?}"),
         }
         true
