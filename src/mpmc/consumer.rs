@@ -23,6 +23,9 @@ use super::ring::Shared;
 /// Fruitless attempts after which a non-blocking call looks whether somebody dead is in the way.
 const LOOK_INTO_IT: u32 = 1024;
 
+/// Messages in slots of this many bytes and more are touched in a drain, too.
+const TOUCH_IN_DRAIN: usize = 512;
+
 /// Messages claimed together by [`Consumer::hold_into`]: who finds a dead one's looks at each of them.
 const MOST_HELD: u64 = 1024;
 
@@ -588,6 +591,9 @@ impl Consumer {
             redelivered = self.take_run(max as u64)?;
         }
         let open = Run::from_word(self.open);
+        if self.participant().slot_size >= TOUCH_IN_DRAIN {
+            self.touch_run(open);
+        }
         Ok(Drain {
             next: open.first,
             // Wrapping, here and below: a hostile peer may have moved the head anywhere.
@@ -598,6 +604,19 @@ impl Consumer {
             bytes: 0,
             consumer: self,
         })
+    }
+
+    /// Touches all messages of a run, before they are read: between two of them the next one would wait for it.
+    #[cold]
+    #[inline(never)]
+    fn touch_run(&self, run: Run) {
+        let participant = self.participant();
+        let slots = participant.queue().slots;
+        for ticket in run.tickets(slots.capacity()) {
+            let len = slots.length(ticket).load(Ordering::Relaxed) as usize;
+            // Too long a one is refused when its turn comes.
+            participant.touch(ticket, len.min(participant.slot_size));
+        }
     }
 
     /// Closes the ring for everybody: no send succeeds any more. (A consumer that only leaves is
@@ -921,7 +940,7 @@ impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let participant = self.consumer.participant();
-        participant.queue().release(self.taken.ticket());
+        participant.release(self.taken.ticket(), self.len);
         participant.notify();
         self.consumer.open = 0;
     }

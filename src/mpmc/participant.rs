@@ -11,7 +11,7 @@ use crate::os::clock::Deadline;
 use crate::os::fork::Mark;
 use crate::os::life::LockFile;
 use crate::participant::{self, Life, Membership, Record, Watch};
-use crate::primitive::{CachePadded, full_fence, light_fence};
+use crate::primitive::{CachePadded, LINE, Slots, full_fence, light_fence};
 use crate::ring::mpmc::{Cursors, Intents, Queue};
 use crate::sleeper::{Door, Sleeper};
 use crate::wait::{Bell, Spinner, WaitStrategy};
@@ -42,6 +42,10 @@ impl Role {
         }
     }
 }
+
+/// Lengths of messages that are touched when they are released: shorter ones are in the line of the slot's sequence, which
+/// is written anyway; longer ones have left the nearer caches by then.
+const TOUCH: std::ops::Range<usize> = LINE as usize - Slots::PAYLOAD as usize + 1..1 << 20;
 
 /// How the last of a role went, when none of its records is left to tell.
 const NEVER: u32 = 0;
@@ -406,6 +410,26 @@ impl Participant {
     /// Counts a message of a dead consumer that this one got.
     pub(super) fn adopted(&self) {
         self.count(|record| &record.redelivered);
+    }
+
+    /// Releases message `ticket`, of `len` bytes, no more than a slot holds. A long one is touched first: its lines
+    /// go to the next producer without being shared before.
+    #[inline(always)]
+    pub(super) fn release(&self, ticket: u64, len: usize) {
+        if len >= TOUCH.start {
+            self.touch(ticket, len);
+        }
+        self.queue.release(ticket);
+    }
+
+    /// What comes before message `ticket`, of `len` bytes, no more than a slot holds, is released.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn touch(&self, ticket: u64, len: usize) {
+        if TOUCH.contains(&len) {
+            // SAFETY: the message was taken and is not released; a slot holds it (caller).
+            unsafe { self.queue.slots.touch(ticket, len) };
+        }
     }
 
     /// Counts a message of `len` bytes, sent or taken.

@@ -25,8 +25,8 @@ pub(crate) const WORD: u64 = 8;
 /// Bytes taken without a pause before lines are touched: below that the two sides alternate, and
 /// the touch would stand between a message and its answer.
 pub(crate) const TOUCH_AFTER: u64 = 8 * LINE;
-/// Records longer than this, in bytes, are not touched: they do not stay in the nearer caches anyway.
-pub(crate) const TOUCH_MOST: u64 = 256 * LINE;
+/// More than this, given back at once, in bytes, is not touched: it has left the nearer caches by then.
+pub(crate) const TOUCH_MOST: u64 = 1 << 20;
 /// Looks for an answer, with a pause after each: a microsecond or so.
 const ANSWER_LOOKS: u32 = 50;
 /// Positions above this are no honest ones; adding a capacity to those below cannot overflow.

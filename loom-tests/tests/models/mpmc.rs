@@ -91,6 +91,8 @@ impl Ring {
 
     fn finish(&self, ticket: u64) -> u64 {
         let value = self.queue().slots.read(ticket);
+        // The handles touch a message before they release it.
+        self.queue().slots.write(ticket, value);
         self.queue().release(ticket);
         value
     }

@@ -70,7 +70,8 @@ impl Checker {
                     .last_chunk()
                     .is_some_and(|word| u64::from_le_bytes(*word) == check_word(number));
             }
-        } else if right {
+        } else if right && size > 0 {
+            // Not of nothing: to compare nothing where no memory is takes the C library 50 ns.
             right = message == &number.to_le_bytes()[..size];
         }
         if right && size > 16 && (whole || number.is_multiple_of(WHOLE_EVERY)) {

@@ -25,10 +25,10 @@ impl From<Wait> for WaitStrategy {
 /// Bytes of a ring that stay in the near caches: there, more room costs more than it helps.
 const NEAR: usize = 1 << 20;
 
-/// How large an SPSC or broadcast ring is for messages of `size` bytes: 64 KiB, or what 16 messages need if they
+/// How large an SPSC or broadcast ring is for messages of `size` bytes: 64 KiB, or what 8 messages need if they
 /// stay in the near caches, or twice what one needs.
 fn capacity(size: usize) -> u64 {
-    let several = (16 * size).clamp(64 << 10, NEAR);
+    let several = (8 * size).clamp(64 << 10, NEAR);
     several.max(2 * size + 1).next_power_of_two() as u64
 }
 
