@@ -371,12 +371,21 @@ pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
                 to.cast::<Unaligned>().add(i).write(word);
             }
         } else if LONG.contains(&len) {
-            for at in (0..len).step_by(PIECE) {
-                core::ptr::copy_nonoverlapping(from.add(at), to.add(at), PIECE.min(len - at));
-            }
+            copy_in_pieces(from, to, len);
         } else {
             core::ptr::copy_nonoverlapping(from, to, len);
         }
+    }
+}
+
+/// # Safety
+/// As `core::ptr::copy_nonoverlapping`.
+#[cold]
+#[inline(never)] // its loop would cost short messages registers
+unsafe fn copy_in_pieces(from: *const u8, to: *mut u8, len: usize) {
+    for at in (0..len).step_by(PIECE) {
+        // SAFETY: inside `len` bytes of both, which the caller answers for.
+        unsafe { core::ptr::copy_nonoverlapping(from.add(at), to.add(at), PIECE.min(len - at)) };
     }
 }
 
