@@ -668,6 +668,59 @@ fn a_forked_child_cannot_act_as_its_parent() {
 }
 
 #[test]
+fn what_a_forked_child_drops_is_still_its_parents() {
+    let _watchdog = watchdog(60);
+    let in_a_child = |what: &mut dyn FnMut() -> bool| {
+        // SAFETY: the child only uses and drops what it was given, and leaves with _exit.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let is_well = what();
+                // SAFETY: ends the child without running anything of the parent's.
+                unsafe { libc::_exit(if is_well { 0 } else { 1 }) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+            }
+        }
+    };
+    let ring = Ring::anonymous(Config::default().slots(2)).unwrap();
+    let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    let is_full = |sent: Result<(), SendError>| matches!(sent, Err(SendError::Full));
+    tx.send(b"one").unwrap();
+    tx.send(b"two").unwrap();
+
+    let mut message = Some(rx.recv().unwrap());
+    in_a_child(&mut || message.take().is_some());
+    assert!(is_full(tx.try_send(b"over it")), "its slot was released");
+    assert_eq!(message.as_deref(), Some(&b"one"[..]));
+    drop(message);
+
+    tx.send(b"three").unwrap();
+    let mut batch = Some(rx.drain(2).unwrap());
+    in_a_child(&mut || {
+        let next = |batch: &mut mpmc::Drain<'_>| batch.next_message().is_ok();
+        let all = batch
+            .as_mut()
+            .is_some_and(|batch| (0..3).all(|_| next(batch)));
+        all && batch.take().is_some()
+    });
+    assert!(is_full(tx.try_send(b"over it")), "its slots were released");
+    drop(batch);
+
+    let mut reservation = Some(tx.reserve(4).unwrap());
+    in_a_child(&mut || reservation.take().is_some());
+    in_a_child(&mut || {
+        let reservation = reservation.take();
+        reservation.map(mpmc::Reservation::commit).is_some()
+    });
+    assert!(matches!(rx.try_recv(), Err(RecvError::Empty)));
+    let mut reservation = reservation.unwrap();
+    reservation.copy_from_slice(b"four");
+    reservation.commit();
+    assert_eq!(&rx.recv().unwrap()[..], b"four");
+}
+
+#[test]
 fn a_dead_parent_is_dead_though_a_raw_fork_of_it_lives_and_holds_its_lock() {
     let _watchdog = watchdog(60);
     let (name, _cleanup, evidence, ring) = small("fork", Config::default());

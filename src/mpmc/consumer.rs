@@ -128,10 +128,13 @@ impl Consumer {
         }
     }
 
-    /// Releases what was taken.
+    /// Releases what was taken. (A forked child's copy releases nothing: it is its parent's.)
     #[inline(never)]
     fn settle(&mut self) {
         let participant = self.participant();
+        if !participant.is_here() {
+            return;
+        }
         let queue = participant.queue();
         for ticket in Run::from_word(self.open).tickets(queue.slots.capacity()) {
             queue.release(ticket);
@@ -613,9 +616,9 @@ impl Consumer {
         let participant = self.participant();
         let slots = participant.queue().slots;
         for ticket in run.tickets(slots.capacity()) {
+            // Relaxed: ours since it was claimed. Too long a one is refused when its turn comes.
             let len = slots.length(ticket).load(Ordering::Relaxed) as usize;
-            // Too long a one is refused when its turn comes.
-            participant.touch(ticket, len.min(participant.slot_size));
+            participant.touch(ticket, len);
         }
     }
 
@@ -803,7 +806,7 @@ impl Clone for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        if self.open != 0 && self.participant().is_here() {
+        if self.open != 0 {
             self.settle();
         }
     }
@@ -940,9 +943,12 @@ impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let participant = self.consumer.participant();
-        participant.release(self.taken.ticket(), self.len);
-        participant.notify();
-        self.consumer.open = 0;
+        // A forked child's copy releases nothing: the message is its parent's.
+        if participant.is_here() {
+            participant.release(self.taken.ticket(), self.len);
+            participant.notify();
+            self.consumer.open = 0;
+        }
     }
 }
 
@@ -980,8 +986,8 @@ impl Drain<'_> {
             unreachable!("there was a message");
         };
         let queue = *participant.queue();
-        if self.held {
-            // The one handed out before.
+        // The one handed out before. (In a forked child they are all the parent's.)
+        if self.held && participant.is_here() {
             self.held = false;
             queue.release(self.next.wrapping_sub(1));
             let left = Run {

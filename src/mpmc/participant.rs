@@ -412,8 +412,8 @@ impl Participant {
         self.count(|record| &record.redelivered);
     }
 
-    /// Releases message `ticket`, of `len` bytes, no more than a slot holds. A long one is touched first: its lines
-    /// go to the next producer without being shared before.
+    /// Releases message `ticket`, of `len` bytes. A long one is touched first: its lines go to the next producer without
+    /// being shared before.
     #[inline(always)]
     pub(super) fn release(&self, ticket: u64, len: usize) {
         if len >= TOUCH.start {
@@ -422,13 +422,13 @@ impl Participant {
         self.queue.release(ticket);
     }
 
-    /// What comes before message `ticket`, of `len` bytes, no more than a slot holds, is released.
+    /// Touches message `ticket`, of `len` bytes, which this one has taken and not released.
     #[cold]
     #[inline(never)]
     pub(super) fn touch(&self, ticket: u64, len: usize) {
         if TOUCH.contains(&len) {
-            // SAFETY: the message was taken and is not released; a slot holds it (caller).
-            unsafe { self.queue.slots.touch(ticket, len) };
+            // SAFETY: no more than a slot holds; who keeps the protocol leaves the slot alone until it is released.
+            unsafe { self.queue.slots.touch(ticket, len.min(self.slot_size)) };
         }
     }
 

@@ -87,9 +87,12 @@ impl Producer {
         }
     }
 
-    /// Gives up what is claimed and not committed.
+    /// Gives up what is claimed and not committed. (A forked child's copy gives nothing up: it is its parent's.)
     #[cold]
     fn settle(&mut self) {
+        if !self.participant().is_here() {
+            return;
+        }
         let queue = self.participant().queue();
         for ticket in self.open.tickets(queue.slots.capacity()) {
             queue.abort(ticket);
@@ -563,7 +566,7 @@ impl Clone for Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        if self.open.count != 0 && self.participant().is_here() {
+        if self.open.count != 0 {
             self.settle();
         }
     }
@@ -648,6 +651,10 @@ impl Reservation<'_> {
     #[inline]
     pub fn commit_len(self, len: usize) {
         let participant = self.producer.participant();
+        // In a forked child it is the parent's to send.
+        if !participant.is_here() {
+            return;
+        }
         let queue = participant.queue();
         let len = len.min(self.len);
         queue

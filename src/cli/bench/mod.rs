@@ -122,8 +122,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Measure nothing: compare the results of two runs, as --json wrote them. Exit status 1 if a row
-    /// that was settled in both differs by more than 15 %, and by more than its repetitions leave open, or
-    /// if no row was.
+    /// that was settled in both differs by more than 15 %, or if no row was.
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true, hide_short_help = true)]
     compare: Vec<PathBuf>,
 }
