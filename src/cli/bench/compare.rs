@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::Value;
 
-use super::rows::SETTLED;
-use super::statistics::median_range;
+use super::rows::{SETTLED, is_settled};
+use super::statistics::Spread;
 use super::table::{count, size, time};
 use crate::cli::Failure;
 
@@ -17,8 +17,6 @@ use crate::cli::Failure;
 struct Kept {
     placement: String,
     value: f64,
-    /// Where the median of many more repetitions would lie, most likely.
-    range: (f64, f64),
     /// The width of the middle half as a share of the median.
     iqr: f64,
     unsettled: bool,
@@ -32,10 +30,8 @@ type Key = (String, u64, String, String, u64);
 enum Verdict {
     /// No further apart than a settled row may spread.
     Agrees,
-    /// Further apart, by more than the repetitions leave open.
+    /// Further apart.
     Differs,
-    /// Further apart, but so few repetitions that spread so far do not tell the two from one another.
-    Open,
     /// The CPUs were at another distance: such rows do not compare.
     Elsewhere,
     /// One of the two was not settled.
@@ -65,7 +61,7 @@ pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
         let Some(is) = second.get(key) else { continue };
         let verdict = judge(was, is);
         let change = is.value / was.value - 1.0;
-        if matches!(verdict, Verdict::Agrees | Verdict::Open | Verdict::Differs) {
+        if matches!(verdict, Verdict::Agrees | Verdict::Differs) {
             within_iqr += usize::from(change.abs() <= was.iqr.max(is.iqr));
         }
         verdicts.push(verdict);
@@ -98,7 +94,6 @@ pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
             Cell::new(match verdict {
                 Verdict::Agrees => "",
                 Verdict::Differs => "differs",
-                Verdict::Open => "differs (open)",
                 Verdict::Elsewhere => "another placement",
                 Verdict::Unsettled => "unsettled",
             }),
@@ -117,25 +112,23 @@ pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
             .filter(|&&verdict| verdict == wanted)
             .count()
     };
-    let (agree, open, differ) = (of(Verdict::Agrees), of(Verdict::Open), of(Verdict::Differs));
+    let (agree, differ) = (of(Verdict::Agrees), of(Verdict::Differs));
     println!(
         "{table}\n\nOf {} rows in both, {} were settled at one placement in both: {agree} agree within \
-         {:.0} % ({within_iqr} within the wider of their interquartile ranges), {} differ ({open} of them by no more \
-         than their repetitions leave open). {} were unsettled, {} at another placement.",
+         {:.0} % ({within_iqr} within the wider of their interquartile ranges), {differ} differ. {} were unsettled, {} at another placement.",
         verdicts.len(),
-        agree + open + differ,
+        agree + differ,
         SETTLED * 100.0,
-        open + differ,
         of(Verdict::Unsettled),
         of(Verdict::Elsewhere),
     );
-    if agree + open + differ == 0 {
+    if agree + differ == 0 {
         return Err(Failure::new(
             "nothing can be said: no row was settled at one placement in both; measure again, with \
              more --rounds or on a quieter machine",
         ));
     }
-    Ok(if open + differ == 0 {
+    Ok(if differ == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -149,8 +142,6 @@ fn judge(was: &Kept, is: &Kept) -> Verdict {
         Verdict::Unsettled
     } else if (is.value / was.value - 1.0).abs() <= SETTLED {
         Verdict::Agrees
-    } else if was.range.0 <= is.range.1 && is.range.0 <= was.range.1 {
-        Verdict::Open
     } else {
         Verdict::Differs
     }
@@ -190,7 +181,7 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
     };
     let placement = text("placement")?;
     let repetitions = row["repetitions"].as_array().into_iter().flatten();
-    let mut values: Vec<f64> = repetitions
+    let values: Vec<f64> = repetitions
         .filter(|one| one["placement"] == *placement)
         .filter_map(|one| one["value"].as_f64())
         .collect();
@@ -206,11 +197,12 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
         Kept {
             placement,
             value,
-            // Older versions did not tell of each.
-            range: median_range(&mut values).unwrap_or((value, value)),
             iqr: row["iqr"].as_f64()?,
-            // Older versions took a row of one repetition for settled.
-            unsettled: row["unsettled"].as_bool()? || row["rounds"] == 1,
+            // Older versions took a row of one repetition for settled, and one whose median is in
+            // doubt; the oldest did not tell of each.
+            unsettled: row["unsettled"].as_bool()?
+                || row["rounds"] == 1
+                || Spread::of(values).is_some_and(|spread| !is_settled(&spread, spread.count)),
         },
     ))
 }
@@ -224,7 +216,6 @@ mod tests {
         let row = |value, placement: &str, unsettled| Kept {
             placement: placement.into(),
             value,
-            range: (0.97 * value, 1.03 * value),
             iqr: 0.02,
             unsettled,
         };
@@ -232,12 +223,6 @@ mod tests {
         assert_eq!(judge(&near, &row(114.0, "near", false)), Verdict::Agrees);
         assert_eq!(judge(&near, &row(86.0, "near", false)), Verdict::Agrees);
         assert_eq!(judge(&near, &row(120.0, "near", false)), Verdict::Differs);
-        let wide = Kept {
-            range: (102.0, 130.0),
-            ..row(120.0, "near", false)
-        };
-        assert_eq!(judge(&near, &wide), Verdict::Open);
-        assert_eq!(judge(&wide, &near), Verdict::Open);
         assert_eq!(judge(&near, &row(100.0, "far", false)), Verdict::Elsewhere);
         assert_eq!(judge(&near, &row(100.0, "near", true)), Verdict::Unsettled);
     }

@@ -82,11 +82,11 @@ pub(crate) struct Args {
     /// Only these ways to wait, for mechanisms that have a choice [default: all].
     #[arg(long, short, value_enum, value_delimiter = ',', hide_short_help = true)]
     wait: Vec<Wait>,
-    /// How many interleaved rounds [default: 5; with --quick: 3]. Rows that are unsettled after them
-    /// get up to as many again, except with --quick or --bare.
+    /// How many interleaved rounds [default: 6; with --quick: 3]. Rows that are unsettled after them
+    /// get up to twice as many more, except with --quick or --bare.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     rounds: Option<u32>,
-    /// How long each repetition measures, in milliseconds, up to an hour [default: 100; with --quick:
+    /// How long each repetition measures, in milliseconds, up to an hour [default: 60; with --quick:
     /// 20].
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000), hide_short_help = true)]
     duration: Option<u64>,
@@ -240,15 +240,19 @@ impl Settings {
             rates = RATES.to_vec();
         }
         rates.sort_unstable();
-        let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 5 }) as usize;
+        let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 6 }) as usize;
         Ok(Settings {
             mechanisms,
             waits: args.wait.clone(),
             modes: modes.iter().map(|&mode| (mode, sizes(mode))).collect(),
             rounds,
-            more_rounds: if args.quick || args.bare { 0 } else { rounds },
+            more_rounds: if args.quick || args.bare {
+                0
+            } else {
+                2 * rounds
+            },
             effort: Effort {
-                duration_ms: args.duration.unwrap_or(if args.quick { 20 } else { 100 }),
+                duration_ms: args.duration.unwrap_or(if args.quick { 20 } else { 60 }),
                 count: args.count,
             },
             cpus,
@@ -404,9 +408,7 @@ fn round(
         progress.set_message(format!("{} {}", case.label(), table::size(case.size)));
         let repetition =
             worker::repeat(case, settings.cpus, settings.effort).map_err(Failure::new)?;
-        if let (Some(rate), Some(came)) = (case.rate, repetition.leader.per_second)
-            && came < KEPT_UP * rate as f64
-        {
+        if !repetition.keeps_up(case.rate) {
             fell_behind = Some(*case);
         }
         record.add(*case, repetition);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::KEPT_UP;
 use super::machine::Machine;
 use super::plan::{Case, Mechanism, Mode};
 use super::rows::{ENOUGH, FAR_NS, Percentiles, Placement, Row, SETTLED, Sample, is_settled};
@@ -39,7 +40,12 @@ impl Record {
     /// The placement that the rows stand on where they can: the one that most repetitions had. Rows
     /// of different placements do not compare.
     fn main_placement(&self) -> Placement {
-        let all = || self.repetitions.values().flatten();
+        // Of the rounds that went through all: those that are unsettled have no more votes for it.
+        let all = || {
+            self.repetitions
+                .values()
+                .flat_map(|all| all.iter().take(self.rounds))
+        };
         let count = |p| all().filter(|r| r.placement() == p).count();
         if count(Placement::Same) > 0 {
             Placement::Same
@@ -63,12 +69,12 @@ impl Record {
     pub(crate) fn unsettled(&self, cases: &[Case]) -> Vec<Case> {
         let main = self.main_placement();
         let is_unsettled = |case: &&Case| {
-            if case.mode == Mode::Paced {
+            let Some(all) = self.repetitions.get(case) else {
+                return case.mode != Mode::Paced; // a lower rate was too much already
+            };
+            if !all.iter().all(|one| one.keeps_up(case.rate)) {
                 return false; // beyond what a mechanism can carry nothing settles
             }
-            let Some(all) = self.repetitions.get(case) else {
-                return true;
-            };
             let at_main = all.iter().filter(|one| one.placement() == main);
             Spread::of(at_main.filter_map(|one| one.value(case.mode)).collect())
                 .is_none_or(|spread| !is_settled(&spread, self.rounds))
@@ -99,8 +105,8 @@ impl Record {
         let doubtful = rows.iter().filter(|row| row.unsettled).count();
         if doubtful > 0 {
             doubts.push(format!(
-                "{doubtful} of {} rows are unsettled (an interquartile range over {:.0} % of the \
-                 median, fewer than {ENOUGH} repetitions at one placement, or none): do not rely on \
+                "{doubtful} of {} rows are unsettled (an interquartile range, or a doubt about the median, \
+                 of over {:.0} % of it, fewer than {ENOUGH} repetitions at one placement, or none): do not rely on \
                  those; end other programs, or give more --rounds and a longer --duration",
                 rows.len(),
                 SETTLED * 100.0
@@ -294,6 +300,12 @@ fn limit_case(mechanism: Mechanism) -> Case {
 }
 
 impl Repetition {
+    /// Whether the messages came through at the rate at which they were sent, if there was one.
+    pub(super) fn keeps_up(&self, rate: Option<u64>) -> bool {
+        let both = rate.zip(self.leader.per_second);
+        both.is_none_or(|(rate, came)| came >= KEPT_UP * rate as f64)
+    }
+
     fn placement(&self) -> Placement {
         Placement::of(self.leader.before, self.leader.after)
     }

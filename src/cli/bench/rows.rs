@@ -10,16 +10,19 @@ use super::statistics::Spread;
 /// cache near them.
 pub(crate) const FAR_NS: f64 = 150.0;
 
-/// An interquartile range beyond this share of the median is marked as unsettled.
+/// An interquartile range beyond this share of the median, or as wide a doubt about the median itself,
+/// is marked as unsettled.
 pub(crate) const SETTLED: f64 = 0.15;
 
 /// So many repetitions at one placement make a row, if so many were asked for.
-pub(crate) const ENOUGH: usize = 3;
+pub(crate) const ENOUGH: usize = 5;
 
 /// Whether repetitions at one placement can be relied on, where so many `rounds` were asked for. One
 /// alone never can: nothing tells how far it would spread.
 pub(crate) fn is_settled(spread: &Spread, rounds: usize) -> bool {
-    spread.count >= rounds.clamp(2, ENOUGH) && spread.relative_iqr() <= SETTLED
+    spread.count >= rounds.clamp(2, ENOUGH)
+        && spread.relative_iqr() <= SETTLED
+        && spread.relative_doubt() <= SETTLED
 }
 
 /// Where the processors of a repetition were.
@@ -129,7 +132,8 @@ pub(crate) struct Row {
     pub(crate) max: f64,
     /// The width of the middle half as a share of the median.
     pub(crate) iqr: f64,
-    /// Whether that is too much for the row to be relied on, or the repetitions are too few.
+    /// Whether that is too much for the row to be relied on, the median in doubt by as much, or the
+    /// repetitions are too few.
     pub(crate) unsettled: bool,
     /// Of both processes together, for a message (or a round trip).
     pub(crate) cpu_ns_per_msg: Option<f64>,
@@ -253,9 +257,20 @@ mod tests {
         for rounds in [1, 2, 3, 5] {
             assert!(!is_settled(&of(&[100.0]), rounds), "one of {rounds}");
             assert_eq!(is_settled(&of(&[100.0, 101.0]), rounds), rounds < 3);
-            assert!(is_settled(&of(&[100.0, 101.0, 102.0]), rounds));
+            assert_eq!(is_settled(&of(&[100.0, 101.0, 102.0]), rounds), rounds < 4);
             assert!(!is_settled(&of(&[100.0, 150.0, 200.0]), rounds));
         }
+    }
+
+    #[test]
+    fn a_row_whose_median_may_lie_elsewhere_is_unsettled_however_narrow_its_middle_half() {
+        let mut values = vec![100.0, 101.0, 102.0, 103.0, 130.0];
+        let settled = |values: &[f64]| is_settled(&Spread::of(values.to_vec()).unwrap(), 5);
+        assert!(!settled(&values), "the next five may be like the last");
+        values.extend([99.0, 100.0, 104.0, 131.0]);
+        assert!(!settled(&values), "two of nine are such");
+        values.extend([100.0, 101.0, 102.0]);
+        assert!(settled(&values), "two of twelve leave no doubt");
     }
 
     #[test]

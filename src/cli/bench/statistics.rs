@@ -21,9 +21,14 @@ pub(crate) fn quantile(values: &mut [f64], at: f64) -> f64 {
 /// distribution (the range that the sign test leaves): the least and the greatest of five to eight, the second of either end
 /// of nine to eleven. Of fewer than five, which are too few for that, the least and the greatest, too; `None` of nothing.
 /// Sorts `values`.
-pub(crate) fn median_range(values: &mut [f64]) -> Option<(f64, f64)> {
+fn median_range(values: &mut [f64]) -> Option<(f64, f64)> {
     values.sort_by(f64::total_cmp);
     let count = values.len();
+    if count > 1000 {
+        // Where powers of a half vanish, but the normal distribution is as good.
+        let outside = (count as f64 / 2.0 - 0.94 * (count as f64).sqrt()) as usize;
+        return Some((values[outside], values[count - 1 - outside]));
+    }
     // How likely it is that no more than so many of them are below the median, and as many above.
     let (mut outside, mut likely) = (0, 0.5f64.powi(count as i32));
     let mut all = likely;
@@ -46,16 +51,17 @@ pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) upper: f64,
     pub(crate) max: f64,
+    /// See [`median_range`].
+    pub(crate) range: (f64, f64),
     pub(crate) count: usize,
 }
 
 impl Spread {
     /// Of `values`; `None` of nothing.
     pub(crate) fn of(mut values: Vec<f64>) -> Option<Spread> {
-        if values.is_empty() {
-            return None;
-        }
+        let range = median_range(&mut values)?;
         Some(Spread {
+            range,
             lower: quantile(&mut values, 0.25),
             median: quantile(&mut values, 0.5),
             upper: quantile(&mut values, 0.75),
@@ -68,6 +74,11 @@ impl Spread {
     /// The middle half's width as a share of the median.
     pub(crate) fn relative_iqr(&self) -> f64 {
         (self.upper - self.lower) / self.median
+    }
+
+    /// How wide the range is that the median may lie in, as a share of it.
+    pub(crate) fn relative_doubt(&self) -> f64 {
+        (self.range.1 - self.range.0) / self.median
     }
 }
 
@@ -82,7 +93,16 @@ mod tests {
         assert_eq!(of(0), None);
         assert_eq!(of(1), Some((1.0, 1.0)));
         // From tables of the sign test: n = 8 leaves out none at 93 %, n = 9 one at 96 %, n = 12 two at 96 %.
-        let outside = [(4, 0), (5, 0), (8, 0), (9, 1), (11, 1), (12, 2), (20, 5)];
+        let outside = [
+            (4, 0),
+            (5, 0),
+            (8, 0),
+            (9, 1),
+            (11, 1),
+            (12, 2),
+            (20, 5),
+            (2000, 957),
+        ];
         for (count, outside) in outside {
             let range = (1 + outside, count - outside);
             assert_eq!(of(count), Some((range.0 as f64, range.1 as f64)), "{count}");
