@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::Value;
 
+use super::KEPT_UP;
+use super::plan::Mechanism;
 use super::rows::{SETTLED, is_settled};
 use super::statistics::Spread;
 use super::table::{count, size, time};
@@ -22,8 +24,9 @@ struct Kept {
     unsettled: bool,
 }
 
-/// What a row is about: mode, size, mechanism, wait, rate.
-type Key = (String, u64, String, String, u64);
+/// What a row is about: mode, size, mechanism, wait, rate; and the placement of a limit that was probed, which has a
+/// row for each.
+type Key = (String, u64, String, String, u64, String);
 
 /// What came of a row that both files have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,7 @@ pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
             within_iqr += usize::from(change.abs() <= was.iqr.max(is.iqr));
         }
         verdicts.push(verdict);
-        let (mode, bytes, mechanism, wait, rate) = key;
+        let (mode, bytes, mechanism, wait, rate, _) = key;
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let show = if is_throughput(mode) { count } else { time };
         let group = Some((mode, bytes, rate));
@@ -140,7 +143,7 @@ fn judge(was: &Kept, is: &Kept) -> Verdict {
         Verdict::Elsewhere
     } else if was.unsettled || is.unsettled {
         Verdict::Unsettled
-    } else if (is.value / was.value - 1.0).abs() <= SETTLED {
+    } else if (is.value / was.value).max(was.value / is.value) - 1.0 <= SETTLED {
         Verdict::Agrees
     } else {
         Verdict::Differs
@@ -151,7 +154,7 @@ fn is_throughput(mode: &str) -> bool {
     matches!(mode, "throughput" | "batch")
 }
 
-/// The rows of the last document in `path`, but those of open load beyond what a mechanism carries.
+/// The rows of the last document in `path`.
 fn rows(path: &Path) -> Result<BTreeMap<Key, Kept>, Failure> {
     let wrong = |what: String| Failure::new(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -159,14 +162,18 @@ fn rows(path: &Path) -> Result<BTreeMap<Key, Kept>, Failure> {
     let document: Value = line
         .and_then(|line| serde_json::from_str(line).ok())
         .ok_or_else(|| wrong("no results of `ringway bench --json`".into()))?;
-    let rows = document["rows"]
-        .as_array()
-        .ok_or_else(|| wrong("it has no rows".into()))?;
-    rows.iter()
-        .map(|row| {
-            kept(row).ok_or_else(|| wrong("a row lacks a field that this version needs".into()))
-        })
-        .collect()
+    rows_of(&document).map_err(|what| wrong(what.into()))
+}
+
+/// The rows of a document, but those of open load beyond what a mechanism carries.
+fn rows_of(document: &Value) -> Result<BTreeMap<Key, Kept>, &'static str> {
+    let rows = document["rows"].as_array().ok_or("it has no rows")?;
+    let carried = |row: &&Value| match (row["rate"].as_f64(), row["msgs_per_s"].as_f64()) {
+        (Some(rate), Some(came)) => came >= KEPT_UP * rate,
+        _ => true,
+    };
+    let kept = |row| kept(row).ok_or("a row lacks a field that this version needs");
+    rows.iter().filter(carried).map(kept).collect()
 }
 
 fn kept(row: &Value) -> Option<(Key, Kept)> {
@@ -185,12 +192,20 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
         .filter(|one| one["placement"] == *placement)
         .filter_map(|one| one["value"].as_f64())
         .collect();
+    let mechanism = text("mechanism")?;
+    let is_probed =
+        serde_json::from_value(row["mechanism"].clone()).is_ok_and(Mechanism::is_probed);
     let key = (
         mode,
         row["size"].as_u64()?,
-        text("mechanism")?,
+        mechanism,
         text("wait").unwrap_or_default(),
         row["rate"].as_u64().unwrap_or(0),
+        if is_probed {
+            placement.clone()
+        } else {
+            String::new()
+        },
     );
     Some((
         key,
@@ -221,9 +236,66 @@ mod tests {
         };
         let near = row(100.0, "near", false);
         assert_eq!(judge(&near, &row(114.0, "near", false)), Verdict::Agrees);
-        assert_eq!(judge(&near, &row(86.0, "near", false)), Verdict::Agrees);
-        assert_eq!(judge(&near, &row(120.0, "near", false)), Verdict::Differs);
+        assert_eq!(judge(&near, &row(88.0, "near", false)), Verdict::Agrees);
+        for other in [86.0, 120.0].map(|value| row(value, "near", false)) {
+            assert_eq!(judge(&near, &other), Verdict::Differs);
+            assert_eq!(
+                judge(&other, &near),
+                Verdict::Differs,
+                "whichever came first"
+            );
+        }
         assert_eq!(judge(&near, &row(100.0, "far", false)), Verdict::Elsewhere);
         assert_eq!(judge(&near, &row(100.0, "near", true)), Verdict::Unsettled);
+    }
+
+    #[test]
+    fn rows_are_read_with_what_older_versions_left_out() {
+        let row = |mechanism: &str, placement: &str, rate: Option<u64>, values: &[f64]| {
+            let repetitions: Vec<Value> = values
+                .iter()
+                .map(|value| serde_json::json!({ "value": value, "placement": placement }))
+                .collect();
+            serde_json::json!({
+                "mechanism": mechanism, "mode": if rate.is_some() { "paced" } else { "rtt" }, "size": 8,
+                "wait": null, "placement": placement, "msgs_per_s": 1_000.0, "typical_ns": 100.0, "rate": rate,
+                "iqr": 0.01, "unsettled": false, "rounds": values.len(), "repetitions": repetitions,
+            })
+        };
+        let steady = [100.0, 100.0, 100.0, 101.0, 101.0];
+        let document = serde_json::json!({ "rows": [
+            row("raw1", "near", None, &steady),
+            row("raw1", "far", None, &steady),
+            row("spsc", "near", None, &steady),
+            row("pipe", "near", None, &[100.0, 100.0, 100.0, 101.0, 120.0]),
+            row("fifo", "near", None, &[100.0]),
+            row("signal", "near", Some(1_250), &steady),
+            row("signal", "near", Some(1_251), &steady),
+        ]});
+        let rows = rows_of(&document).unwrap();
+        let settled = |(key, kept): (&Key, &Kept)| {
+            (
+                key.2.clone(),
+                kept.placement.clone(),
+                key.4,
+                !kept.unsettled,
+            )
+        };
+        let expected = [
+            ("fifo", "near", 0, false), // of one repetition
+            ("pipe", "near", 0, false), // one of five is far off
+            ("raw1", "far", 0, true),
+            ("raw1", "near", 0, true),
+            ("signal", "near", 1_250, true), // and of 1,251 less than four fifths came through
+            ("spsc", "near", 0, true),
+        ];
+        let mut found: Vec<_> = rows.iter().map(settled).collect();
+        found.sort();
+        assert_eq!(
+            found,
+            expected.map(|(name, at, rate, settled)| (name.into(), at.into(), rate, settled))
+        );
+        let lacking = serde_json::json!({ "rows": [{ "mode": "rtt", "mechanism": "pipe" }] });
+        assert!(rows_of(&lacking).unwrap_err().contains("lacks a field"));
     }
 }

@@ -64,20 +64,19 @@ impl Record {
             .unwrap_or(Placement::Moved)
     }
 
-    /// Those of `cases` whose rows cannot be relied on yet: too few repetitions at the main
-    /// placement, or too far spread.
+    /// Those of `cases`, after the rounds that were asked for, whose rows cannot be relied on yet: too few repetitions at
+    /// the main placement, or too far spread. Not those of open load that mostly fell behind, or were not tried because a
+    /// lower rate did: beyond what a mechanism can carry nothing settles.
     pub(crate) fn unsettled(&self, cases: &[Case]) -> Vec<Case> {
         let main = self.main_placement();
         let is_unsettled = |case: &&Case| {
-            let Some(all) = self.repetitions.get(case) else {
-                return case.mode != Mode::Paced; // a lower rate was too much already
-            };
-            if !all.iter().all(|one| one.keeps_up(case.rate)) {
-                return false; // beyond what a mechanism can carry nothing settles
-            }
-            let at_main = all.iter().filter(|one| one.placement() == main);
-            Spread::of(at_main.filter_map(|one| one.value(case.mode)).collect())
-                .is_none_or(|spread| !is_settled(&spread, self.rounds))
+            let all = self.repetitions.get(case).map_or(&[][..], Vec::as_slice);
+            let at_main = || all.iter().filter(|one| one.placement() == main);
+            let kept_up = at_main().filter(|one| one.keeps_up(case.rate)).count();
+            let fell_behind = at_main().count() - kept_up + self.rounds.saturating_sub(all.len());
+            fell_behind <= kept_up
+                && Spread::of(at_main().filter_map(|one| one.value(case.mode)).collect())
+                    .is_none_or(|spread| !is_settled(&spread, self.rounds))
         };
         cases.iter().filter(is_unsettled).copied().collect()
     }
@@ -340,8 +339,57 @@ impl Repetition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::control::Probe;
     use super::super::engine::Findings;
     use super::*;
+
+    #[test]
+    fn more_rounds_are_for_what_is_unsettled_and_was_carried() {
+        let at = |rate| Case {
+            mode: Mode::Paced,
+            mechanism: Mechanism::Pipe,
+            rate: Some(rate),
+            ..limit_case(Mechanism::Raw1)
+        };
+        let cases = [1_000, 2_000, 3_000, 4_000, 5_000].map(at);
+        let [steady, shaky, moving, beyond, untried] = cases;
+        let repetition = |typical: f64, per_second: f64, raw1: f64| Repetition {
+            leader: Findings {
+                typical_ns: Some(typical),
+                per_second: Some(per_second),
+                before: Some(Probe { raw1, raw2: 0.0 }),
+                after: Some(Probe { raw1, raw2: 0.0 }),
+                ..Findings::default()
+            },
+            follower: Findings::default(),
+        };
+        let (near, far) = (FAR_NS / 2.0, FAR_NS * 2.0);
+        let mut record = Record::new(6);
+        for round in 0..6 {
+            record.add(steady, repetition(100.0, 1_000.0, near));
+            let (is_off, typical) = (round == 0, 100.0 + 20.0 * f64::from(round));
+            // Once it fell behind, or only far apart, where its row does not stand.
+            let came = if is_off { 100.0 } else { 2_000.0 };
+            record.add(shaky, repetition(typical, came, near));
+            let (came, raw1) = if round < 3 {
+                (3_000.0, near)
+            } else {
+                (300.0, far)
+            };
+            record.add(moving, repetition(100.0, came, raw1));
+            let came = if round < 2 { 4_000.0 } else { 400.0 };
+            record.add(beyond, repetition(typical, came, near));
+            if is_off {
+                record.add(untried, repetition(typical, 5_000.0, near));
+            }
+        }
+        assert_eq!(record.unsettled(&cases), [shaky, moving]);
+        let never_tried = Case {
+            rate: Some(6_000),
+            ..steady
+        };
+        assert_eq!(record.unsettled(&[never_tried]), []);
+    }
 
     #[test]
     fn percentiles_are_of_the_same_operations_and_the_typical_time_is_of_the_repetitions() {

@@ -10,8 +10,8 @@ use super::statistics::Spread;
 /// cache near them.
 pub(crate) const FAR_NS: f64 = 150.0;
 
-/// An interquartile range beyond this share of the median, or as wide a doubt about the median itself,
-/// is marked as unsettled.
+/// An interquartile range beyond this share of the median, or a median that may be off by so much that two runs could be
+/// further apart than this, is marked as unsettled.
 pub(crate) const SETTLED: f64 = 0.15;
 
 /// So many repetitions at one placement make a row, if so many were asked for.
@@ -271,6 +271,15 @@ mod tests {
         assert!(!settled(&values), "two of nine are such");
         values.extend([100.0, 101.0, 102.0]);
         assert!(settled(&values), "two of twelve leave no doubt");
+        let mut apart = vec![100.0, 100.0, 107.0, 107.0, 107.0];
+        assert!(
+            settled(&apart),
+            "another five could not come to more than 114"
+        );
+        apart.extend([112.0, 112.0, 112.0]);
+        assert!(settled(&apart), "nor these");
+        apart[0] = 99.0;
+        assert!(!settled(&apart), "1.081 twice is over 15 %");
     }
 
     #[test]

@@ -76,9 +76,11 @@ impl Spread {
         (self.upper - self.lower) / self.median
     }
 
-    /// How wide the range is that the median may lie in, as a share of it.
+    /// How far apart, as a share of the lesser, two medians can be that both lie as far from the true one as this
+    /// one may.
     pub(crate) fn relative_doubt(&self) -> f64 {
-        (self.range.1 - self.range.0) / self.median
+        let off = (self.range.1 / self.median).max(self.median / self.range.0);
+        off * off - 1.0
     }
 }
 
@@ -126,5 +128,24 @@ mod tests {
             (1.0, 2.0, 3.0, 4.0, 5.0)
         );
         assert!((spread.relative_iqr() - 2.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn two_medians_in_doubt_are_no_further_apart_than_the_doubt() {
+        let of = |values: &[f64]| Spread::of(values.to_vec()).unwrap();
+        let (low, high) = (
+            of(&[100.0, 101.0, 107.0, 107.0, 107.0]),
+            of(&[107.0, 107.0, 107.0, 114.0, 114.0]),
+        );
+        for spread in [low, high] {
+            // The median of what both are drawn from may be at the other end of either range.
+            let doubt = spread.relative_doubt();
+            assert!((doubt - (1.07f64 * 1.07 - 1.0)).abs() < 0.01, "{doubt}");
+        }
+        assert_eq!(of(&[50.0; 5]).relative_doubt(), 0.0);
+        assert_eq!(
+            of(&[100.0, 101.0, 200.0, 201.0, 202.0]).relative_doubt(),
+            3.0
+        );
     }
 }
