@@ -102,8 +102,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "header_store_is_relaxed",
-        "self.data.word(at).store(word, Ordering::Release);\n        }\n        Notify::Nobody",
-        "self.data.word(at).store(word, Ordering::Relaxed);\n        }\n        Notify::Nobody",
+        "self.data.word(at).store(word, Ordering::Release);",
+        "self.data.word(at).store(word, Ordering::Relaxed);",
     ),
     (
         "ring/spsc",
@@ -114,8 +114,38 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "acknowledges_without_a_fence",
-        "full_fence(); } else { light_fence(); }",
-        "} else {}",
+        "self.manner.fence(); self.control.consumer",
+        "self.control.consumer",
+    ),
+    (
+        "ring/spsc",
+        "publishes_without_a_fence",
+        "self.manner.fence(); self.control.producer",
+        "self.control.producer",
+    ),
+    (
+        "ring/spsc",
+        "consumer_sleeps_without_a_barrier",
+        "barrier(); self.check_next()?;",
+        "let _ = barrier; self.check_next()?;",
+    ),
+    (
+        "ring/spsc",
+        "rare_sleeper_does_not_look_again",
+        "if !self.has_next() { return Ok(Some(1)); }",
+        "if true { return Ok(Some(1)); }",
+    ),
+    (
+        "ring/spsc",
+        "producer_ignores_the_rare_sleeper",
+        "if self.manner.rarely && self.has_sleeper() {",
+        "if self.manner.rarely && self.has_sleeper() && false {",
+    ),
+    (
+        "ring/spsc",
+        "rare_sleeper_sleeps_on_the_header",
+        "if manner.rarely { &control.producer.asleep } else { data.word(at) }",
+        "{ let _ = (control, manner); data.word(at) }",
     ),
     (
         "ring/spsc",
@@ -126,8 +156,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "producer_sleeps_without_a_barrier",
-        "barrier();",
-        "let _ = barrier;",
+        "barrier(); let seen",
+        "let _ = barrier; let seen",
     ),
     (
         "ring/spsc",

@@ -19,7 +19,7 @@ const CAPACITY_MAX: u64 = 1 << 32;
 /// First bytes of every ring.
 pub(crate) const MAGIC: [u8; 8] = *b"RINGWAY\0";
 /// Changes whenever the layout or a protocol does.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Reads differently on a machine of the other byte order.
 pub(crate) const ENDIAN: u32 = 0x0102_0304;
 /// Where the count of joiners lies.

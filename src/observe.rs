@@ -274,10 +274,10 @@ impl Observer {
         let control: Box<Control> = self.copy(self.header.control())?;
         // Both are multiples of 8, unless somebody else wrote there.
         let received = control.consumer.position.load(Ordering::Relaxed) & !7;
-        let sent = control.producer.position.load(Ordering::Relaxed) & !7;
+        let sent = control.producer.progress.position.load(Ordering::Relaxed) & !7;
         snapshot.sent_bytes = sent;
         snapshot.received_bytes = Some(received);
-        snapshot.sent = control.producer.messages.load(Ordering::Relaxed);
+        snapshot.sent = control.producer.progress.messages.load(Ordering::Relaxed);
         let taken = control.consumer.messages.load(Ordering::Relaxed);
         snapshot.received = Some(taken);
         snapshot.used = sent.saturating_sub(received).min(self.header.capacity);
@@ -448,8 +448,8 @@ impl Observer {
             Kind::Spsc => {
                 let control: Box<Control> = self.copy(self.header.control())?;
                 let taken = control.consumer.position.load(Ordering::Relaxed) & !7;
-                let sent = control.producer.position.load(Ordering::Relaxed) & !7;
-                let messages = control.producer.messages.load(Ordering::Relaxed);
+                let sent = control.producer.progress.position.load(Ordering::Relaxed) & !7;
+                let messages = control.producer.progress.messages.load(Ordering::Relaxed);
                 // The producer's position is written after its header: the consumer may be ahead of it.
                 // No honest position is near the end of the numbers.
                 let (sent, taken) = (sent.min(1 << 62), taken.min(1 << 62));

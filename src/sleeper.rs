@@ -16,6 +16,8 @@ use crate::wait::WaitStrategy;
 /// The longest sleep without a look at whether the peer is dead, or was killed or stopped between
 /// publishing and waking, in nanoseconds.
 pub(crate) const SLICE: u64 = 80_000_000;
+/// The longest sleep where the kernel makes no barriers, in nanoseconds: the peer may not see that this side sleeps.
+pub(crate) const SLICE_UNSEEN: u64 = 1_000_000;
 
 /// The two doors of a ring: what each side waits at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

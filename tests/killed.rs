@@ -37,7 +37,13 @@ struct Case {
     /// How many messages it receives.
     receives: usize,
     end: End,
+    wait: WaitStrategy,
 }
+
+/// Sleeps at once, and marks the header that it waits for.
+const WAIT: WaitStrategy = WaitStrategy::Futex;
+/// Sleeps rarely, and marks that in a word of its own.
+const RARELY: WaitStrategy = WaitStrategy::Adaptive;
 
 const fn case(operation: &'static str) -> Case {
     Case {
@@ -47,6 +53,7 @@ const fn case(operation: &'static str) -> Case {
         sends: &[],
         receives: 0,
         end: End::Done,
+        wait: WAIT,
     }
 }
 
@@ -61,12 +68,15 @@ fn producing() -> Vec<Case> {
         Case { operation: "send, wrapping", passed: NEAR_END, there: &[16], sends: &[100], ..case("") },
         Case { operation: "send, to the last free byte", there: &[100, 100], sends: &[120], ..case("") },
         Case { operation: "send, to a sleeper", there: &[], sends: &[33], ..case("") },
+        Case { operation: "send, adaptive", sends: &[33], wait: RARELY, ..case("") },
+        Case { operation: "send, to a sleeper, adaptive", there: &[], sends: &[33], wait: RARELY, ..case("") },
         Case { operation: "send, going to sleep on a full ring", there: &[100, 100, 100], sends: &[120], end: End::Asleep, ..case("") },
         Case { sends: &[48], ..case("reserve, commit") },
         Case { sends: &[10], ..case("reserve, commit less") },
         case("reserve, drop"),
         Case { sends: &[8, 30, 0, 64], ..case("send_batch") },
         Case { operation: "send_batch, wrapping", passed: NEAR_END, there: &[8], sends: &[8, 30, 0, 64], ..case("") },
+        Case { operation: "send_batch, adaptive", sends: &[8, 30, 0, 64], wait: RARELY, ..case("") },
         case("attach producer"),
         case("leave producer"),
     ]
@@ -81,6 +91,7 @@ fn consuming() -> Vec<Case> {
         Case { receives: 3, ..case("drain") },
         Case { receives: 3, ..case("drain_with") },
         Case { operation: "recv, going to sleep", there: &[], end: End::Asleep, ..case("") },
+        Case { operation: "recv, going to sleep, adaptive", there: &[], end: End::Asleep, wait: RARELY, ..case("") },
         case("attach consumer"),
         case("leave consumer"),
     ]
@@ -98,10 +109,8 @@ fn messages(first: usize, lens: &[usize]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn config() -> Config {
-    Config::default()
-        .capacity(CAPACITY)
-        .wait(WaitStrategy::Futex)
+fn config(wait: WaitStrategy) -> Config {
+    Config::default().capacity(CAPACITY).wait(wait)
 }
 
 fn name(what: &str) -> String {
@@ -110,7 +119,7 @@ fn name(what: &str) -> String {
 
 /// A named ring as the case wants it, and its two ends.
 fn ring(name: &str, case: &Case) -> (Ring, Producer, Consumer) {
-    let ring = spsc::create(name, config()).unwrap();
+    let ring = spsc::create(name, config(case.wait)).unwrap();
     let (mut tx, mut rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
     for message in messages(100, case.passed) {
         tx.try_send(&message).unwrap();
@@ -151,7 +160,10 @@ fn operate(case: &Case, ring: &Ring) {
             drop(end);
             step::here();
         }
-        "recv" | "recv, past the end" | "recv, going to sleep" => {
+        "recv"
+        | "recv, past the end"
+        | "recv, going to sleep"
+        | "recv, going to sleep, adaptive" => {
             let mut rx = ring.consumer().unwrap();
             step::here();
             for _ in 0..case.receives.max(1) {
@@ -191,7 +203,7 @@ fn operate(case: &Case, ring: &Ring) {
             }
             step::here();
         }
-        "send_batch" | "send_batch, wrapping" => {
+        "send_batch" | "send_batch, wrapping" | "send_batch, adaptive" => {
             let mut tx = ring.producer().unwrap();
             let batch: Vec<&[u8]> = sends.iter().map(Vec::as_slice).collect();
             step::here();
@@ -215,7 +227,7 @@ fn stepped_process() {
     if operation == "create" {
         step::traced();
         step::here();
-        let ring = spsc::create(name, config()).unwrap();
+        let ring = spsc::create(name, config(WAIT)).unwrap();
         step::here();
         drop(ring);
         return;
@@ -299,7 +311,7 @@ fn step_through(index: usize, case: &Case, produces: bool) -> (usize, usize) {
     let task = format!("{name}:{}", case.operation);
     let stepped = Stepped::start(&mut child("stepped_process", &task));
     let (mut sleeper, mut rx) = (None, rx);
-    if case.operation == "send, to a sleeper" {
+    if case.operation.starts_with("send, to a sleeper") {
         file.read_exact_at(&mut before, 0).unwrap();
         let mut rx = rx.take().unwrap();
         sleeper = Some(std::thread::spawn(move || {
@@ -328,7 +340,7 @@ fn step_through(index: usize, case: &Case, produces: bool) -> (usize, usize) {
         let found = survive(image, i as u64)
             .and_then(|found| {
                 // The live sleeper may have taken the message, or have been reading it: then it comes again, marked.
-                let taken = case.operation == "send, to a sleeper"
+                let taken = case.operation.starts_with("send, to a sleeper")
                     && match &found[..] {
                         [] => true,
                         [(message, marked)] => *marked && *message == messages(0, case.sends)[0],
@@ -342,7 +354,7 @@ fn step_through(index: usize, case: &Case, produces: bool) -> (usize, usize) {
             .unwrap_or_else(|why| panic!("{}, image {i}: {why}", case.operation));
         last = found;
     }
-    if end == End::Done && case.operation != "send, to a sleeper" {
+    if end == End::Done && !case.operation.starts_with("send, to a sleeper") {
         let expected = case.there.len() + case.sends.len() - case.receives;
         assert_eq!(last.len(), expected, "{} done", case.operation);
         assert!(last.iter().all(|(_, marked)| !marked));
@@ -394,7 +406,7 @@ fn a_creator_killed_between_any_two_system_calls_leaves_nothing_that_blocks_the_
             Err(ringway::Error::NotFound { .. }) => {}
             Err(error) => panic!("killed at stop {kills}: {error}"),
         }
-        let ring = spsc::create(&name, config()).unwrap();
+        let ring = spsc::create(&name, config(WAIT)).unwrap();
         ring.producer().unwrap().try_send(b"again").unwrap();
         ring.unlink().unwrap();
         if done {

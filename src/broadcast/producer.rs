@@ -9,6 +9,7 @@ use crate::error::SendError;
 use crate::os::clock::Deadline;
 use crate::participant::{self, Life, Watch};
 use crate::ring::broadcast::{Awaited, Corrupt, Notify, Place, Refused, Tx};
+use crate::sleeper::SLICE_UNSEEN;
 use crate::wait::{Blocking, block_on};
 
 use super::ring::{LOST, Side};
@@ -17,8 +18,6 @@ use super::ring::{LOST, Side};
 const LOOK_INTO_IT: u64 = 20_000_000;
 /// The longest sleep without a look at who is dead, in nanoseconds.
 const SLICE: u64 = 40_000_000;
-/// The same where the kernel makes no barriers: subscribers may not see that this side sleeps.
-const SLICE_WITHOUT_BARRIER: u64 = 1_000_000;
 
 /// Sends messages to all subscribers. Holds the role of the producer until dropped; dropping it leaves
 /// the ring closed.
@@ -606,7 +605,7 @@ impl Blocking for Room<'_> {
         let (shared, slice) = (&self.side.shared, &mut self.slice);
         self.awaited = self.tx.announce(self.len, || {
             if !shared.fence_others() {
-                *slice = SLICE_WITHOUT_BARRIER;
+                *slice = SLICE_UNSEEN;
             }
         });
         Ok(self.awaited.map(|awaited| match awaited {

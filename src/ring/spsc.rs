@@ -21,7 +21,7 @@
 //! | value | meaning | who may move it on |
 //! | --- | --- | --- |
 //! | 0 | nothing here yet | producer: to COMMITTED; consumer: to WAITING |
-//! | WAITING | nothing yet, and the consumer sleeps or is about to | producer: to COMMITTED, and then it wakes the consumer |
+//! | WAITING | nothing yet, and the consumer sleeps or is about to (not where that is rare) | producer: to COMMITTED, and then it wakes the consumer |
 //! | COMMITTED, length above | a message (MORE, REST: a fragment of a stream) | producer, a lap later |
 //! | COMMITTED, PAD | nothing up to the end of the area | producer, a lap later |
 //! | COMMITTED, CLOSED | the producer has left; does not advance | a new producer: to 0 |
@@ -39,9 +39,13 @@
 //! comes first: either the consumer's compare-exchange fails and it sees the message, or the
 //! producer's swap returns WAITING and it wakes. A producer that waits for room marks `waiting`, makes
 //! a barrier, and looks at `acknowledged`; the consumer writes `acknowledged`, fences, and looks at
-//! `waiting`: of the two fences one comes first, so one of them sees the other. The consumer's costs
-//! nothing where the producer's is one for all processors (`fences` false): sleeping for want of room is
-//! rare, acknowledging is not. A ring whose sides never sleep (`parks` false) does none of this.
+//! `waiting`: of the two fences one comes first, so one of them sees the other. Where sleeping is rare
+//! (`rarely`) a consumer that waits for a message does the same: it marks `asleep`, makes a barrier, and looks
+//! at the header; the producer stores the header, fences, and looks at `asleep`. The fence of whoever
+//! publishes or acknowledges costs nothing where the sleeper's is one for all processors (`fences` false), and a
+//! store does not wait, as a swap would, until all stores before it are through. Both sleep on the word that they
+//! marked: one who takes the mark away late, when it was made anew, wakes after that, or keeps it from sleeping.
+//! A ring whose sides never sleep (`parks` false) does none of this.
 //!
 //! *Death.* An unpublished record is invisible. A successor of the producer finds the tail by
 //! following headers. A successor of the consumer resumes at `acknowledged`: what lay between that
@@ -71,13 +75,23 @@ pub(crate) const WAITING: u64 = 2;
 /// The shared words of a ring beside its data area.
 #[repr(C)]
 pub(crate) struct Control {
-    /// Written by the producer alone; read by observers. Not on the data path.
-    pub(crate) producer: CachePadded<Progress>,
+    /// Written by the producer, and by a consumer that goes to sleep; read by observers.
+    pub(crate) producer: CachePadded<Published>,
     /// How far the producer may write, published lazily by the consumer and polled by the producer.
     pub(crate) head: CachePadded<AtomicU64>,
     /// Written by the consumer (and WAITING by the producer); the producer looks here only when the
     /// ring seems full.
     pub(crate) consumer: CachePadded<Acknowledged>,
+}
+
+/// The producer's line.
+#[repr(C)]
+pub(crate) struct Published {
+    /// Not on the data path.
+    pub(crate) progress: Progress,
+    /// 1 when a consumer sleeps until something is published, or is about to, in a ring where that is rare; it
+    /// sleeps on this word.
+    pub(crate) asleep: AtomicU64,
 }
 
 /// The consumer's line.
@@ -97,7 +111,10 @@ impl Control {
     /// The words of an empty ring, whose data area is all zero.
     pub(crate) fn new() -> Control {
         Control {
-            producer: CachePadded::new(Progress::new()),
+            producer: CachePadded::new(Published {
+                progress: Progress::new(),
+                asleep: AtomicU64::new(0),
+            }),
             head: CachePadded::new(AtomicU64::new(0)),
             consumer: CachePadded::new(Acknowledged {
                 position: AtomicU64::new(0),
@@ -114,11 +131,26 @@ impl Control {
 pub(crate) struct Manner {
     /// Whether the two sides may sleep, and so have to look for sleepers when they publish.
     pub(crate) parks: bool,
+    /// Whether they do so rarely: then whoever sleeps can as well make a barrier for both, and the consumer
+    /// does not mark the next header.
+    pub(crate) rarely: bool,
     /// Whether the consumer touches the lines that it gives back.
     pub(crate) touch: bool,
-    /// Whether the consumer fences when it acknowledges. If not, its processor takes part in the
-    /// barrier that a producer makes before it sleeps.
+    /// Whether this side fences before it looks for a sleeper. If not, its processor takes part in the
+    /// barrier that a sleeper makes.
     pub(crate) fences: bool,
+}
+
+impl Manner {
+    /// Before a look whether the other side sleeps.
+    #[inline(always)]
+    fn fence(self) {
+        if self.fences {
+            full_fence();
+        } else {
+            light_fence();
+        }
+    }
 }
 
 /// Adds to a counter that nobody else writes; it is never read back for anything but showing it.
@@ -206,7 +238,8 @@ impl<'a> Tx<'a> {
         // producer's, which is us.
         unsafe { data.zero(position + WORD, acknowledged + capacity) };
         // Relaxed: for observers.
-        control.producer.position.store(position, Ordering::Relaxed);
+        let progress = &control.producer.progress;
+        progress.position.store(position, Ordering::Relaxed);
         let limit = acknowledged + capacity - 2 * LINE;
         let zeroed = line_end(position);
         Ok(Tx {
@@ -390,8 +423,12 @@ impl<'a> Tx<'a> {
     /// successor: the one before may have been killed between publishing and waking.
     pub(crate) fn next_unread(&self) -> &'a AtomicU64 {
         // Relaxed: a wake-up on another word than the consumer's does nothing.
-        let acknowledged = self.control.consumer.position.load(Ordering::Relaxed);
-        self.data.word(acknowledged)
+        self.waited_for(self.control.consumer.position.load(Ordering::Relaxed))
+    }
+
+    /// The word on which a consumer sleeps that waits for the header at `at`.
+    pub(crate) fn waited_for(&self, at: u64) -> &'a AtomicU64 {
+        waited_for(self.control, self.data, self.manner, at)
     }
 
     /// Where the header of a record with `len` bytes of payload goes, and where the record ends.
@@ -490,7 +527,7 @@ impl<'a> Tx<'a> {
         }
         (self.position, self.zeroed) = (end, zeroed);
         // Relaxed: for observers, who act on nothing.
-        let progress = &self.control.producer;
+        let progress = &self.control.producer.progress;
         progress.position.store(end, Ordering::Relaxed);
         add(&progress.messages, messages);
         notify
@@ -501,14 +538,28 @@ impl<'a> Tx<'a> {
         // SYNC: payload visible to the consumer. Release: everything written to the record, to
         // the later records of a batch, and the zero after them happens before the consumer sees
         // this word. No acquire: nothing is read on the strength of WAITING.
-        if self.manner.parks {
+        if self.manner.parks && !self.manner.rarely {
             if self.data.word(at).swap(word, Ordering::Release) & WAITING != 0 {
                 return Notify::Peer;
             }
         } else {
             self.data.word(at).store(word, Ordering::Release);
+            if self.manner.rarely && self.has_sleeper() {
+                // Relaxed: whoever marks it anew looks at the header after that.
+                self.control.producer.asleep.store(0, Ordering::Relaxed);
+                return Notify::Peer;
+            }
         }
         Notify::Nobody
+    }
+
+    /// After publishing: whether a consumer may be asleep that waits for it.
+    #[inline(always)]
+    fn has_sleeper(&self) -> bool {
+        // SYNC: message and sleepers. Between the published header and the look at the mark.
+        self.manner.fence();
+        // Relaxed: the fence orders it.
+        self.control.producer.asleep.load(Ordering::Relaxed) != 0
     }
 }
 
@@ -926,11 +977,7 @@ impl<'a> Rx<'a> {
     #[inline(always)]
     fn has_sleeper(&self) -> bool {
         // SYNC: room and sleepers. Between the acknowledged position and the look at the mark.
-        if self.manner.fences {
-            full_fence();
-        } else {
-            light_fence();
-        }
+        self.manner.fence();
         // Relaxed: the fence orders it.
         self.control.consumer.waiting.load(Ordering::Relaxed) != 0
     }
@@ -985,8 +1032,12 @@ impl<'a> Rx<'a> {
     }
 
     /// Marks that the consumer is going to sleep until the next header changes. Returns the value
-    /// of the word to sleep on, or `None` when there is something now.
-    pub(crate) fn announce(&mut self) -> Result<Option<u64>, Corrupt> {
+    /// of the word to sleep on, or `None` when there is something now. Where it sleeps rarely, `barrier` is called: a
+    /// full fence at least, and one for the processors of producers that do not fence.
+    pub(crate) fn announce(&mut self, barrier: impl FnOnce()) -> Result<Option<u64>, Corrupt> {
+        if self.manner.rarely {
+            return self.announce_apart(barrier);
+        }
         let word = self.data.word(self.position);
         // Relaxed: on success nothing is read on the strength of it; on failure `take` loads again.
         match word.compare_exchange(0, WAITING, Ordering::Relaxed, Ordering::Relaxed) {
@@ -999,6 +1050,21 @@ impl<'a> Rx<'a> {
                 position: self.position,
             }),
         }
+    }
+
+    fn announce_apart(&mut self, barrier: impl FnOnce()) -> Result<Option<u64>, Corrupt> {
+        let asleep = &self.control.producer.asleep;
+        // Relaxed: the barrier orders it.
+        asleep.store(1, Ordering::Relaxed);
+        // SYNC: message and sleepers. Between the mark and the look at the header.
+        barrier();
+        self.check_next()?;
+        if !self.has_next() {
+            return Ok(Some(1));
+        }
+        // Relaxed: it spares the producer a wake-up, and nothing hangs on it.
+        asleep.store(0, Ordering::Relaxed);
+        Ok(None)
     }
 
     /// Refuses a next header that no honest producer writes.
@@ -1022,6 +1088,15 @@ impl<'a> Rx<'a> {
 
     /// The word on which a consumer sleeps.
     pub(crate) fn sleeping_word(&self) -> &'a AtomicU64 {
-        self.data.word(self.position)
+        waited_for(self.control, self.data, self.manner, self.position)
+    }
+}
+
+/// The word on which a consumer sleeps that waits for the header at `at`.
+fn waited_for<'a>(control: &'a Control, data: Data<'a>, manner: Manner, at: u64) -> &'a AtomicU64 {
+    if manner.rarely {
+        &control.producer.asleep
+    } else {
+        data.word(at)
     }
 }

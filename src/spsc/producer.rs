@@ -7,20 +7,15 @@ use std::time::Duration;
 use crate::awaited::Awaited;
 use crate::error::SendError;
 use crate::mapping::Mapping;
-use crate::os;
 use crate::os::clock::Deadline;
 use crate::participant::Life;
-use crate::primitive::{AtomicU64, full_fence};
+use crate::primitive::AtomicU64;
 use crate::ring::record::record;
 use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
 use crate::sleeper::{SLICE, Sleeper};
 use crate::wait::{Blocking, WaitStrategy, block_on};
 
 use super::ring::{LOST, Side};
-
-/// The longest sleep where the kernel makes no barriers, in nanoseconds: the consumer may not see that
-/// this side sleeps.
-const SLICE_WITHOUT_BARRIER: u64 = 1_000_000;
 
 /// Fruitless attempts after which a non-blocking call looks whether the consumer is dead.
 const LOOK_INTO_IT: u32 = 1024;
@@ -96,7 +91,7 @@ impl Producer {
     #[inline(always)]
     fn notify(&self, notify: Notify, at: u64) {
         if notify == Notify::Peer {
-            self.side.wake(self.tx.data().word(at));
+            self.side.wake(self.tx.waited_for(at));
         }
     }
 
@@ -496,16 +491,7 @@ impl Room<'_> {
 /// may sleep at a stretch, in nanoseconds.
 fn announce(tx: &mut Tx<'_>, side: &Side, len: u64) -> (Result<Option<u64>, Corrupt>, u64) {
     let mut slice = SLICE;
-    let barrier = || {
-        if side.shared.geometry.wait != WaitStrategy::Adaptive {
-            full_fence();
-        } else if !os::membarrier::all() {
-            // Consumers elsewhere may count on it all the same: what they miss is found soon.
-            full_fence();
-            slice = SLICE_WITHOUT_BARRIER;
-        }
-    };
-    (tx.announce(len, barrier), slice)
+    (tx.announce(len, || slice = side.barrier()), slice)
 }
 
 impl Blocking for Room<'_> {

@@ -15,9 +15,9 @@ use crate::os;
 use crate::os::eventfd::EventFd;
 use crate::participant::{self, Life, Membership, Watch};
 use crate::passing;
-use crate::primitive::{AtomicU64, Data, Ordering};
+use crate::primitive::{AtomicU64, Data, Ordering, full_fence};
 use crate::ring::spsc::{AGAIN, CLOSED, COMMITTED, Control, Corrupt, Manner, Record};
-use crate::sleeper::{self, Door, Events, Sleeper};
+use crate::sleeper::{self, Door, Events, SLICE, SLICE_UNSEEN, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
 
 use super::config::{Config, Geometry};
@@ -126,21 +126,15 @@ impl Shared {
         unsafe { Data::new(base, self.geometry.capacity) }
     }
 
+    /// The manner of a side in this process. It need not fence where the other one sleeps so rarely that
+    /// it can as well make a barrier over all processors each time, and this process can take part.
     fn manner(&self) -> Manner {
-        Manner {
-            parks: self.geometry.wait.parks(),
-            touch: self.geometry.touch,
-            fences: true,
-        }
-    }
-
-    /// The manner of a consumer in this process. It need not fence where producers sleep so rarely that
-    /// they can as well make a barrier over all processors each time, and this process can take part.
-    fn consuming_manner(&self) -> Manner {
         let rarely = self.geometry.wait == WaitStrategy::Adaptive;
         Manner {
+            parks: self.geometry.wait.parks(),
+            rarely,
+            touch: self.geometry.touch,
             fences: !(rarely && os::membarrier::register()),
-            ..self.manner()
         }
     }
 
@@ -152,7 +146,8 @@ impl Shared {
     /// Whether the producer has closed the ring: it is about to give up its role then, or has done so.
     fn is_closed(&self) -> bool {
         // RELAXED: a hint how long to wait for the role; whether it is free is asked of the record, under its lock.
-        let at = self.control().producer.position.load(Ordering::Relaxed);
+        let progress = &self.control().producer.progress;
+        let at = progress.position.load(Ordering::Relaxed);
         let word = self.data().word(at).load(Ordering::Relaxed);
         word & COMMITTED != 0 && word & CLOSED != 0
     }
@@ -235,6 +230,18 @@ impl Side {
             self.count(|record| &record.redelivered);
         }
         message
+    }
+
+    /// Before this side sleeps, with its mark made: a barrier for both sides, where sleeping is rare. How long it may
+    /// sleep at a stretch, in nanoseconds.
+    pub(super) fn barrier(&self) -> u64 {
+        let rarely = self.shared.geometry.wait == WaitStrategy::Adaptive;
+        if rarely && os::membarrier::all() {
+            return SLICE;
+        }
+        full_fence();
+        // A peer elsewhere may count on the barrier all the same: what it does not see is found soon.
+        if rarely { SLICE_UNSEEN } else { SLICE }
     }
 
     /// Wakes the peer if it sleeps on `word`, as nobody may have told it of what is there.
@@ -374,7 +381,7 @@ impl Ring {
     /// As [`Ring::producer`].
     pub fn consumer(&self) -> Result<Consumer, Error> {
         let side = Side::join(&self.0, CONSUMER)?;
-        Consumer::new(side, self.0.consuming_manner()).map_err(|corrupt| self.corrupt(corrupt))
+        Consumer::new(side, self.0.manner()).map_err(|corrupt| self.corrupt(corrupt))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -419,9 +426,10 @@ impl Ring {
         let control = self.0.control();
         // Relaxed: figures for people.
         let received = control.consumer.position.load(Ordering::Relaxed) & !7;
-        let sent = control.producer.position.load(Ordering::Relaxed);
+        let progress = &control.producer.progress;
+        let sent = progress.position.load(Ordering::Relaxed);
         Stats {
-            sent: control.producer.messages.load(Ordering::Relaxed),
+            sent: progress.messages.load(Ordering::Relaxed),
             received: control.consumer.messages.load(Ordering::Relaxed),
             used: sent.saturating_sub(received).min(self.capacity()),
         }

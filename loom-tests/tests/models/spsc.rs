@@ -62,13 +62,24 @@ struct Consumer {
 
 const PARKING: Manner = Manner {
     parks: true,
+    rarely: false,
     touch: false,
     fences: true,
 };
+/// Sides that sleep rarely take part in the barrier of the one that does, instead of fencing.
+const RARELY: Manner = Manner {
+    rarely: true,
+    fences: false,
+    ..PARKING
+};
+/// Where one cannot take part.
+const RARELY_FENCED: Manner = Manner {
+    rarely: true,
+    ..PARKING
+};
 const SPINNING: Manner = Manner {
     parks: false,
-    touch: false,
-    fences: true,
+    ..PARKING
 };
 
 /// The ring for as long as the process lives, as far as the borrow checker is concerned.
@@ -248,7 +259,7 @@ impl Consumer {
                 }
                 Got::Closed => return None,
                 Got::Empty => {
-                    if let Some(expected) = self.rx.announce().expect("announce") {
+                    if let Some(expected) = self.rx.announce(full_fence).expect("announce") {
                         self.ring.consumer.sleep(self.rx.sleeping_word(), expected);
                     }
                 }
@@ -435,9 +446,16 @@ pub(crate) fn a_long_message_is_read_before_it_is_overwritten() {
 }
 
 pub(crate) fn a_sleeping_consumer_is_woken() {
-    for start in [0, 8, 56] {
+    for (start, manner) in [
+        (0, PARKING),
+        (8, PARKING),
+        (56, PARKING),
+        (8, RARELY),
+        (56, RARELY),
+        (8, RARELY_FENCED),
+    ] {
         let count = executions(move || {
-            let (mut producer, mut consumer) = ring_at(64, start, PARKING);
+            let (mut producer, mut consumer) = ring_at(64, start, manner);
             let sending = thread::spawn(move || {
                 assert!(producer.try_send(&[1]));
                 producer.send(&[2]);
@@ -451,10 +469,8 @@ pub(crate) fn a_sleeping_consumer_is_woken() {
 }
 
 pub(crate) fn a_sleeping_producer_is_woken() {
-    // A consumer that does not fence takes part in the producer's barrier instead.
-    for fences in [true, false] {
+    for manner in [PARKING, RARELY] {
         let count = executions(move || {
-            let manner = Manner { fences, ..PARKING };
             let (mut producer, mut consumer) = ring_at(64, 0, manner);
             assert!(producer.try_send(&[1]));
             assert!(producer.try_send(&[2]));
@@ -472,9 +488,9 @@ pub(crate) fn a_sleeping_producer_is_woken() {
 }
 
 pub(crate) fn both_sides_sleep() {
-    for start in [0, 40] {
+    for (start, manner) in [(0, PARKING), (40, PARKING), (0, RARELY), (40, RARELY)] {
         let count = executions(move || {
-            let (mut producer, mut consumer) = ring_at(64, start, PARKING);
+            let (mut producer, mut consumer) = ring_at(64, start, manner);
             let sending = thread::spawn(move || {
                 (1..=3).for_each(|value| producer.send(&[value]));
             });
@@ -487,18 +503,20 @@ pub(crate) fn both_sides_sleep() {
 }
 
 pub(crate) fn closing_is_seen_after_the_last_message() {
-    let count = executions(|| {
-        let (mut producer, mut consumer) = ring_at(64, 40, PARKING);
-        let sending = thread::spawn(move || {
-            producer.send(&[1]);
-            let notify = producer.tx.close();
-            producer.notify(notify);
+    for manner in [PARKING, RARELY] {
+        let count = executions(move || {
+            let (mut producer, mut consumer) = ring_at(64, 40, manner);
+            let sending = thread::spawn(move || {
+                producer.send(&[1]);
+                let notify = producer.tx.close();
+                producer.notify(notify);
+            });
+            let received: Vec<_> = std::iter::from_fn(|| consumer.recv()).collect();
+            sending.join().unwrap();
+            are_in_order(&received, 1);
         });
-        let received: Vec<_> = std::iter::from_fn(|| consumer.recv()).collect();
-        sending.join().unwrap();
-        are_in_order(&received, 1);
-    });
-    say("closing_is_seen_after_the_last_message", count);
+        say("closing_is_seen_after_the_last_message", count);
+    }
 }
 
 pub(crate) fn a_closed_ring_is_reopened() {
@@ -522,9 +540,8 @@ pub(crate) fn a_closed_ring_is_reopened() {
 
 pub(crate) fn touched_lines_are_the_consumers() {
     let manner = Manner {
-        parks: true,
         touch: true,
-        fences: false,
+        ..RARELY
     };
     // The streak is long from the start.
     for start in [136, 160, 168] {
@@ -554,17 +571,17 @@ pub(crate) fn touched_lines_are_the_consumers() {
 /// sent `count` messages; its successor goes on. The consumer runs meanwhile, and may fall asleep.
 fn producer_dies(
     name: &str,
-    (capacity, start): (u64, u64),
+    (capacity, start, manner): (u64, u64, Manner),
     count: u64,
     last: impl Fn(&mut Producer) + Send + Sync + Copy + 'static,
 ) {
     deaths(name, move |mortal| {
-        let (mut producer, mut consumer) = ring_at(capacity, start, PARKING);
+        let (mut producer, mut consumer) = ring_at(capacity, start, manner);
         let mortal = mortal.clone();
         let dying = thread::spawn(move || {
             mortal.run(|| last(&mut producer));
             // On this thread: proof of the death orders what the dead one did.
-            let mut successor = Producer::new(&producer.ring, PARKING);
+            let mut successor = Producer::new(&producer.ring, manner);
             let from = successor.tx.position();
             let woke = successor.send_once(&[]);
             if let Err(Refused::Corrupt(corrupt)) = woke {
@@ -582,7 +599,7 @@ fn producer_dies(
                     received.push(words);
                 }
                 Got::Empty => {
-                    let there = consumer.rx.announce().expect("announce");
+                    let there = consumer.rx.announce(full_fence).expect("announce");
                     if there.is_some() {
                         // The record goes behind this position; padding is before it.
                         asleep = Some(received.len());
@@ -616,21 +633,31 @@ fn producer_dies(
 }
 
 pub(crate) fn a_producer_that_died_sending_is_succeeded() {
-    producer_dies("a_producer_that_died_sending", (64, 16), 1, |producer| {
-        assert!(producer.try_send(&[1]));
-    });
+    for manner in [PARKING, RARELY] {
+        producer_dies(
+            "a_producer_that_died_sending",
+            (64, 16, manner),
+            1,
+            |producer| assert!(producer.try_send(&[1])),
+        );
+    }
 }
 
 pub(crate) fn a_producer_that_died_wrapping_is_succeeded() {
-    producer_dies("a_producer_that_died_wrapping", (64, 56), 1, |producer| {
-        assert!(producer.try_send(&[1]));
-    });
+    producer_dies(
+        "a_producer_that_died_wrapping",
+        (64, 56, PARKING),
+        1,
+        |producer| {
+            assert!(producer.try_send(&[1]));
+        },
+    );
 }
 
 pub(crate) fn a_producer_that_died_in_a_batch_is_succeeded() {
     producer_dies(
         "a_producer_that_died_in_a_batch",
-        (128, 104),
+        (128, 104, PARKING),
         2,
         |producer| {
             producer.stage(&[1]);
@@ -643,7 +670,7 @@ pub(crate) fn a_producer_that_died_in_a_batch_is_succeeded() {
 pub(crate) fn a_producer_that_died_in_a_reservation_is_succeeded() {
     producer_dies(
         "a_producer_that_died_in_a_reservation",
-        (128, 64),
+        (128, 64, PARKING),
         1,
         |producer| {
             let place = producer.reserve(3);
@@ -655,10 +682,15 @@ pub(crate) fn a_producer_that_died_in_a_reservation_is_succeeded() {
 }
 
 pub(crate) fn a_producer_that_died_closing_is_succeeded() {
-    producer_dies("a_producer_that_died_closing", (64, 40), 0, |producer| {
-        let _ = producer.reserve(1);
-        let _ = producer.tx.close();
-    });
+    producer_dies(
+        "a_producer_that_died_closing",
+        (64, 40, PARKING),
+        0,
+        |producer| {
+            let _ = producer.reserve(1);
+            let _ = producer.tx.close();
+        },
+    );
 }
 
 /// The consumer dies after each visible step of taking, reading and acknowledging two messages; its

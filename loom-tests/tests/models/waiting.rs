@@ -91,6 +91,7 @@ impl Ring {
 
 const MANNER: Manner = Manner {
     parks: true,
+    rarely: false,
     touch: false,
     fences: true,
 };
@@ -133,7 +134,7 @@ impl Blocking for Arrival<'_, '_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, Over> {
-        Ok(self.rx.announce().expect("honest peers"))
+        Ok(self.rx.announce(full_fence).expect("honest peers"))
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), Over> {

@@ -22,11 +22,13 @@ struct Kept {
     /// The width of the middle half as a share of the median.
     iqr: f64,
     unsettled: bool,
+    /// False of open load beyond what the mechanism carries.
+    carried: bool,
 }
 
 /// What a row is about: mode, size, mechanism, wait, rate; and the placement of a limit that was probed, which has a
 /// row for each.
-type Key = (String, u64, String, String, u64, String);
+type Key = (String, u64, String, String, u64, Option<String>);
 
 /// What came of a row that both files have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +63,13 @@ pub(crate) fn main(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
     let mut within_iqr = 0;
     let mut last = None;
     for (key, was) in &first {
-        let Some(is) = second.get(key) else { continue };
+        let Some(is) = second.get(key).filter(|is| was.carried || is.carried) else {
+            continue;
+        };
         let verdict = judge(was, is);
         let change = is.value / was.value - 1.0;
-        if matches!(verdict, Verdict::Agrees | Verdict::Differs) {
-            within_iqr += usize::from(change.abs() <= was.iqr.max(is.iqr));
+        if verdict == Verdict::Agrees {
+            within_iqr += usize::from(apart(was, is) <= was.iqr.max(is.iqr));
         }
         verdicts.push(verdict);
         let (mode, bytes, mechanism, wait, rate, _) = key;
@@ -143,11 +147,16 @@ fn judge(was: &Kept, is: &Kept) -> Verdict {
         Verdict::Elsewhere
     } else if was.unsettled || is.unsettled {
         Verdict::Unsettled
-    } else if (is.value / was.value).max(was.value / is.value) - 1.0 <= SETTLED {
+    } else if apart(was, is) <= SETTLED {
         Verdict::Agrees
     } else {
         Verdict::Differs
     }
+}
+
+/// How far apart two values are, as a share of the lesser: the same whichever came first.
+fn apart(one: &Kept, other: &Kept) -> f64 {
+    (one.value / other.value).max(other.value / one.value) - 1.0
 }
 
 fn is_throughput(mode: &str) -> bool {
@@ -165,15 +174,10 @@ fn rows(path: &Path) -> Result<BTreeMap<Key, Kept>, Failure> {
     rows_of(&document).map_err(|what| wrong(what.into()))
 }
 
-/// The rows of a document, but those of open load beyond what a mechanism carries.
 fn rows_of(document: &Value) -> Result<BTreeMap<Key, Kept>, &'static str> {
     let rows = document["rows"].as_array().ok_or("it has no rows")?;
-    let carried = |row: &&Value| match (row["rate"].as_f64(), row["msgs_per_s"].as_f64()) {
-        (Some(rate), Some(came)) => came >= KEPT_UP * rate,
-        _ => true,
-    };
     let kept = |row| kept(row).ok_or("a row lacks a field that this version needs");
-    rows.iter().filter(carried).map(kept).collect()
+    rows.iter().map(kept).collect()
 }
 
 fn kept(row: &Value) -> Option<(Key, Kept)> {
@@ -201,18 +205,19 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
         mechanism,
         text("wait").unwrap_or_default(),
         row["rate"].as_u64().unwrap_or(0),
-        if is_probed {
-            placement.clone()
-        } else {
-            String::new()
-        },
+        is_probed.then(|| placement.clone()),
     );
     Some((
         key,
         Kept {
             placement,
             value,
-            iqr: row["iqr"].as_f64()?,
+            // Null where nothing came through.
+            iqr: row["iqr"].as_f64().unwrap_or(f64::NAN),
+            carried: row["rate"]
+                .as_f64()
+                .zip(row["msgs_per_s"].as_f64())
+                .is_none_or(|(rate, came)| came >= KEPT_UP * rate),
             // Older versions took a row of one repetition for settled, and one whose median is in
             // doubt; the oldest did not tell of each.
             unsettled: row["unsettled"].as_bool()?
@@ -233,6 +238,7 @@ mod tests {
             value,
             iqr: 0.02,
             unsettled,
+            carried: true,
         };
         let near = row(100.0, "near", false);
         assert_eq!(judge(&near, &row(114.0, "near", false)), Verdict::Agrees);
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_with_what_older_versions_left_out() {
+    fn rows_are_judged_again_and_limits_kept_apart_by_placement() {
         let row = |mechanism: &str, placement: &str, rate: Option<u64>, values: &[f64]| {
             let repetitions: Vec<Value> = values
                 .iter()
@@ -273,28 +279,23 @@ mod tests {
             row("signal", "near", Some(1_251), &steady),
         ]});
         let rows = rows_of(&document).unwrap();
-        let settled = |(key, kept): (&Key, &Kept)| {
-            (
-                key.2.clone(),
-                kept.placement.clone(),
-                key.4,
-                !kept.unsettled,
-            )
-        };
-        let expected = [
-            ("fifo", "near", 0, false), // of one repetition
-            ("pipe", "near", 0, false), // one of five is far off
-            ("raw1", "far", 0, true),
-            ("raw1", "near", 0, true),
-            ("signal", "near", 1_250, true), // and of 1,251 less than four fifths came through
-            ("spsc", "near", 0, true),
-        ];
-        let mut found: Vec<_> = rows.iter().map(settled).collect();
+        let mut found: Vec<_> = rows
+            .iter()
+            .map(|((_, _, name, _, rate, at), kept)| {
+                (&**name, at.as_deref(), *rate, !kept.unsettled, kept.carried)
+            })
+            .collect();
         found.sort();
-        assert_eq!(
-            found,
-            expected.map(|(name, at, rate, settled)| (name.into(), at.into(), rate, settled))
-        );
+        let expected = [
+            ("fifo", None, 0, false, true), // of one repetition
+            ("pipe", None, 0, false, true), // one of five is far off
+            ("raw1", Some("far"), 0, true, true),
+            ("raw1", Some("near"), 0, true, true),
+            ("signal", None, 1_250, true, true),
+            ("signal", None, 1_251, true, false), // less than four fifths came through
+            ("spsc", None, 0, true, true),
+        ];
+        assert_eq!(found, expected);
         let lacking = serde_json::json!({ "rows": [{ "mode": "rtt", "mechanism": "pipe" }] });
         assert!(rows_of(&lacking).unwrap_err().contains("lacks a field"));
     }

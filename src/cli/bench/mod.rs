@@ -83,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_enum, value_delimiter = ',', hide_short_help = true)]
     wait: Vec<Wait>,
     /// How many interleaved rounds [default: 6; with --quick: 3]. Rows that are unsettled after them
-    /// get up to twice as many more, except with --quick or --bare, and at a rate that they mostly did not keep.
+    /// get up to twice as many more, except with --quick or --bare, or at a rate that they mostly did not keep.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     rounds: Option<u32>,
     /// How long each repetition measures, in milliseconds, up to an hour [default: 60; with --quick:
@@ -122,7 +122,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Measure nothing: compare the results of two runs, as --json wrote them. Exit status 1 if a row
-    /// that was settled in both differs by more than 15 %, or if no row was.
+    /// that was settled in both differs by more than 15 % of the lesser, or if no row was.
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], exclusive = true, hide_short_help = true)]
     compare: Vec<PathBuf>,
 }

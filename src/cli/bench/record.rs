@@ -66,7 +66,7 @@ impl Record {
 
     /// Those of `cases`, after the rounds that were asked for, whose rows cannot be relied on yet: too few repetitions at
     /// the main placement, or too far spread. Not those of open load that mostly fell behind, or were not tried because a
-    /// lower rate did: beyond what a mechanism can carry nothing settles.
+    /// lower rate did, at whatever placement: beyond what a mechanism can carry nothing settles.
     pub(crate) fn unsettled(&self, cases: &[Case]) -> Vec<Case> {
         let main = self.main_placement();
         let is_unsettled = |case: &&Case| {
@@ -104,8 +104,8 @@ impl Record {
         let doubtful = rows.iter().filter(|row| row.unsettled).count();
         if doubtful > 0 {
             doubts.push(format!(
-                "{doubtful} of {} rows are unsettled (an interquartile range, or a doubt about the median, \
-                 of over {:.0} % of it, fewer than {ENOUGH} repetitions at one placement, or none): do not rely on \
+                "{doubtful} of {} rows are unsettled (an interquartile range of over {:.0} % of the median, or a median so uncertain \
+                 that two runs could be as far apart, fewer than {ENOUGH} repetitions at one placement, or none): do not rely on \
                  those; end other programs, or give more --rounds and a longer --duration",
                 rows.len(),
                 SETTLED * 100.0
@@ -353,6 +353,7 @@ mod tests {
         };
         let cases = [1_000, 2_000, 3_000, 4_000, 5_000].map(at);
         let [steady, shaky, moving, beyond, untried] = cases;
+        let never_near = limit_case(Mechanism::Pipe);
         let repetition = |typical: f64, per_second: f64, raw1: f64| Repetition {
             leader: Findings {
                 typical_ns: Some(typical),
@@ -371,7 +372,7 @@ mod tests {
             // Once it fell behind, or only far apart, where its row does not stand.
             let came = if is_off { 100.0 } else { 2_000.0 };
             record.add(shaky, repetition(typical, came, near));
-            let (came, raw1) = if round < 3 {
+            let (came, raw1) = if round < 2 {
                 (3_000.0, near)
             } else {
                 (300.0, far)
@@ -379,6 +380,7 @@ mod tests {
             record.add(moving, repetition(100.0, came, raw1));
             let came = if round < 2 { 4_000.0 } else { 400.0 };
             record.add(beyond, repetition(typical, came, near));
+            record.add(never_near, repetition(100.0, 1.0, far));
             if is_off {
                 record.add(untried, repetition(typical, 5_000.0, near));
             }
@@ -388,7 +390,7 @@ mod tests {
             rate: Some(6_000),
             ..steady
         };
-        assert_eq!(record.unsettled(&[never_tried]), []);
+        assert_eq!(record.unsettled(&[never_tried, never_near]), [never_near]);
     }
 
     #[test]

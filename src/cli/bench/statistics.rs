@@ -77,7 +77,7 @@ impl Spread {
     }
 
     /// How far apart, as a share of the lesser, two medians can be that both lie as far from the true one as this
-    /// one may.
+    /// one may. Of positive values.
     pub(crate) fn relative_doubt(&self) -> f64 {
         let off = (self.range.1 / self.median).max(self.median / self.range.0);
         off * off - 1.0

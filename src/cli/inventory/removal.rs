@@ -230,7 +230,7 @@ mod tests {
         tx.send(b"sent").unwrap();
         let copy = killed(&noted);
         let control = crate::ring::spsc::Control::new();
-        unwritten(&copy, &control, &control.producer.position);
+        unwritten(&copy, &control, &control.producer.progress.position);
         all.push((copy, Kind::Spsc));
         ring.consumer().unwrap().recv().unwrap();
         drop((tx, ring));
