@@ -126,14 +126,38 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "consumer_sleeps_without_a_barrier",
-        "barrier(); self.check_next()?;",
-        "let _ = barrier; self.check_next()?;",
+        "barrier(); self.barred = true;",
+        "let _ = barrier; self.barred = true;",
     ),
     (
         "ring/spsc",
         "rare_sleeper_does_not_look_again",
-        "if !self.has_next() { return Ok(Some(1)); }",
-        "if true { return Ok(Some(1)); }",
+        "if !self.has_next() { return Ok(Some(mark)); }",
+        "if true { return Ok(Some(mark)); }",
+    ),
+    (
+        "ring/spsc",
+        "trusts_a_mark_that_it_did_not_make",
+        "if mark & ASLEEP == 0 || !self.barred {",
+        "if mark & ASLEEP == 0 {",
+    ),
+    (
+        "ring/spsc",
+        "makes_no_barrier_for_a_new_mark",
+        "if mark & ASLEEP == 0 || !self.barred {",
+        "if mark & ASLEEP == 0 && self.barred { mark = asleep.fetch_or(ASLEEP, Ordering::Relaxed) | ASLEEP; } else if !self.barred {",
+    ),
+    (
+        "ring/spsc",
+        "successor_leaves_the_mark",
+        "full_fence(); asleep.fetch_and(!ASLEEP, Ordering::Relaxed);",
+        "full_fence();",
+    ),
+    (
+        "ring/spsc",
+        "successor_does_not_fence",
+        "full_fence(); asleep.fetch_and(!ASLEEP, Ordering::Relaxed);",
+        "asleep.fetch_and(!ASLEEP, Ordering::Relaxed);",
     ),
     (
         "ring/spsc",

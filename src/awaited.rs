@@ -46,6 +46,7 @@ pub(crate) trait Awaited {
     fn woken(&mut self) {}
 
     /// Whether the peer may not see that this side sleeps, so that it has to look now and then.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // asked by executors only
     fn may_miss(&self) -> bool {
         false
     }

@@ -363,8 +363,6 @@ impl Selector {
                 }
             }
         }
-        let unseen = rings.iter().any(|(ring, _)| ring.may_miss());
-        let slice = if unseen { slice.at_most(GLANCE) } else { slice };
         let descriptors = polls.len();
         polls.extend(rings.iter().filter_map(|(ring, _)| {
             let event = ring.sleeper().event()?;

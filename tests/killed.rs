@@ -8,9 +8,9 @@
 #![allow(clippy::drop_non_drop)] // giving up a reservation is what is tested
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use ringway::observe::Observer;
 use ringway::spsc::{self, Config, Consumer, Producer, Ring};
 use ringway::wait::WaitStrategy;
 use ringway::{Error, RecvError, SendError};
@@ -306,23 +306,22 @@ fn step_through(index: usize, case: &Case, produces: bool) -> (usize, usize) {
         drop(rx);
         (Some(tx), None)
     };
-    let file = File::open(format!("/dev/shm/ringway.{name}")).unwrap();
-    let mut before = vec![0; file.metadata().unwrap().len() as usize];
+    let path = format!("/dev/shm/ringway.{name}");
+    let file = File::open(&path).unwrap();
     let task = format!("{name}:{}", case.operation);
     let stepped = Stepped::start(&mut child("stepped_process", &task));
     let (mut sleeper, mut rx) = (None, rx);
     if case.operation.starts_with("send, to a sleeper") {
-        file.read_exact_at(&mut before, 0).unwrap();
         let mut rx = rx.take().unwrap();
         sleeper = Some(std::thread::spawn(move || {
             let message = rx.recv_timeout(Duration::from_secs(60));
             message.map(|message| message.to_vec())
         }));
         // Until it has announced that it sleeps.
-        let mut now = before.clone();
+        let observer = Observer::open(&path).unwrap();
         until(|| {
-            file.read_exact_at(&mut now, 0).unwrap();
-            now != before
+            let all = observer.snapshot().unwrap().participants;
+            all.iter().any(|one| one.counters.parks > 0)
         });
     }
     let image::Steps {

@@ -25,6 +25,8 @@ crate::models!(
     room_that_was_given_back_is_found,
     a_long_message_is_read_before_it_is_overwritten,
     a_sleeping_consumer_is_woken,
+    one_who_sleeps_in_the_place_of_the_dead_is_woken,
+    a_consumer_asleep_beside_the_dead_is_woken,
     a_sleeping_producer_is_woken,
     both_sides_sleep,
     closing_is_seen_after_the_last_message,

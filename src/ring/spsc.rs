@@ -45,6 +45,9 @@
 //! publishes or acknowledges costs nothing where the sleeper's is one for all processors (`fences` false), and a
 //! store does not wait, as a swap would, until all stores before it are through. Both sleep on the word that they
 //! marked: one who takes the mark away late, when it was made anew, wakes after that, or keeps it from sleeping.
+//! A mark that nobody took away needs no barrier when it is made again: of what was published since the last one the
+//! producer would have taken it away, and what was before is seen. A consumer that cannot make barriers has the
+//! producer fence, as long as it is attached.
 //! A ring whose sides never sleep (`parks` false) does none of this.
 //!
 //! *Death.* An unpublished record is invisible. A successor of the producer finds the tail by
@@ -71,6 +74,10 @@ use crate::ring::record::{
 
 /// In a header word: the consumer sleeps, or is about to.
 pub(crate) const WAITING: u64 = 2;
+/// In `asleep`: the same, in a ring where that is rare.
+const ASLEEP: u64 = 1;
+/// In `asleep`: the consumer makes no barriers, and the producer is to fence.
+const FENCE: u64 = 2;
 
 /// The shared words of a ring beside its data area.
 #[repr(C)]
@@ -79,7 +86,7 @@ pub(crate) struct Control {
     pub(crate) producer: CachePadded<Published>,
     /// How far the producer may write, published lazily by the consumer and polled by the producer.
     pub(crate) head: CachePadded<AtomicU64>,
-    /// Written by the consumer (and WAITING by the producer); the producer looks here only when the
+    /// Written by the consumer (and `waiting` by the producer); the producer looks here only when the
     /// ring seems full.
     pub(crate) consumer: CachePadded<Acknowledged>,
 }
@@ -89,8 +96,8 @@ pub(crate) struct Control {
 pub(crate) struct Published {
     /// Not on the data path.
     pub(crate) progress: Progress,
-    /// 1 when a consumer sleeps until something is published, or is about to, in a ring where that is rare; it
-    /// sleeps on this word.
+    /// ASLEEP when a consumer sleeps until something is published, or is about to, in a ring where that is rare; it
+    /// sleeps on this word. Also FENCE.
     pub(crate) asleep: AtomicU64,
 }
 
@@ -195,7 +202,7 @@ pub(crate) struct Tx<'a> {
 
 impl<'a> Tx<'a> {
     /// Takes the place of the producer: of none, or of one that left or died. The caller has proof
-    /// that no other producer lives.
+    /// that no other producer lives, and wakes a consumer on [`Tx::next_unread`] after this.
     pub(crate) fn resume(
         control: &'a Control,
         data: Data<'a>,
@@ -240,6 +247,14 @@ impl<'a> Tx<'a> {
         // Relaxed: for observers.
         let progress = &control.producer.progress;
         progress.position.store(position, Ordering::Relaxed);
+        if manner.rarely {
+            let asleep = &control.producer.asleep;
+            // SYNC: message and sleepers. The one before may have died between publishing and its look at the mark:
+            // whoever marks it after this sees the message; who did so before is woken by the caller.
+            full_fence();
+            // Relaxed: the fence orders it.
+            asleep.fetch_and(!ASLEEP, Ordering::Relaxed);
+        }
         let limit = acknowledged + capacity - 2 * LINE;
         let zeroed = line_end(position);
         Ok(Tx {
@@ -545,8 +560,6 @@ impl<'a> Tx<'a> {
         } else {
             self.data.word(at).store(word, Ordering::Release);
             if self.manner.rarely && self.has_sleeper() {
-                // Relaxed: whoever marks it anew looks at the header after that.
-                self.control.producer.asleep.store(0, Ordering::Relaxed);
                 return Notify::Peer;
             }
         }
@@ -560,6 +573,24 @@ impl<'a> Tx<'a> {
         self.manner.fence();
         // Relaxed: the fence orders it.
         self.control.producer.asleep.load(Ordering::Relaxed) != 0
+    }
+
+    /// After [`Notify::Peer`]: whether to wake the consumer. Takes its mark away, where it has one of its own.
+    #[cold]
+    pub(crate) fn takes_the_mark(&self) -> bool {
+        if !self.manner.rarely {
+            return true;
+        }
+        let asleep = &self.control.producer.asleep;
+        // Relaxed, both: a fence orders them, and whoever marks it anew looks at the header after that.
+        if asleep.load(Ordering::Relaxed) & FENCE != 0 {
+            // SYNC: message and sleepers.
+            full_fence();
+            if asleep.load(Ordering::Relaxed) & ASLEEP == 0 {
+                return false;
+            }
+        }
+        asleep.fetch_and(!ASLEEP, Ordering::Relaxed) & ASLEEP != 0
     }
 }
 
@@ -701,6 +732,8 @@ pub(crate) struct Rx<'a> {
     published: u64,
     /// Messages below this may have been seen by one that died.
     redelivered: u64,
+    /// Whether it made a barrier since it marked `asleep`.
+    barred: bool,
     /// Messages passed along that are not counted yet.
     passed: u64,
     /// Where `position` and the count of messages stood when the ring was last found empty.
@@ -730,6 +763,15 @@ impl<'a> Rx<'a> {
                 position: head,
             });
         }
+        if manner.rarely {
+            // Relaxed: the producer is to know long before this side sleeps.
+            let asleep = &control.producer.asleep;
+            if manner.fences {
+                asleep.fetch_or(FENCE, Ordering::Relaxed);
+            } else {
+                asleep.fetch_and(!FENCE, Ordering::Relaxed);
+            }
+        }
         Ok(Rx {
             control,
             data,
@@ -739,6 +781,7 @@ impl<'a> Rx<'a> {
             like: (header(0, 0), record(0)),
             published: head,
             redelivered: control.consumer.taken.load(Ordering::Relaxed),
+            barred: false,
             passed: 0,
             rested: (acknowledged, 0),
         })
@@ -1054,16 +1097,20 @@ impl<'a> Rx<'a> {
 
     fn announce_apart(&mut self, barrier: impl FnOnce()) -> Result<Option<u64>, Corrupt> {
         let asleep = &self.control.producer.asleep;
-        // Relaxed: the barrier orders it.
-        asleep.store(1, Ordering::Relaxed);
-        // SYNC: message and sleepers. Between the mark and the look at the header.
-        barrier();
+        // Relaxed, all: the barrier orders them.
+        let mut mark = asleep.load(Ordering::Relaxed);
+        if mark & ASLEEP == 0 || !self.barred {
+            mark = asleep.fetch_or(ASLEEP, Ordering::Relaxed) | ASLEEP;
+            // SYNC: message and sleepers. Between the mark and the look at the header.
+            barrier();
+            self.barred = true;
+        }
         self.check_next()?;
         if !self.has_next() {
-            return Ok(Some(1));
+            return Ok(Some(mark));
         }
         // Relaxed: it spares the producer a wake-up, and nothing hangs on it.
-        asleep.store(0, Ordering::Relaxed);
+        asleep.fetch_and(!ASLEEP, Ordering::Relaxed);
         Ok(None)
     }
 

@@ -15,7 +15,7 @@ use crate::os::eventfd::EventFd;
 use crate::participant::Life;
 use crate::primitive::{AtomicU64, Data};
 use crate::ring::spsc::{AGAIN, Corrupt, MORE, Manner, Next, Notify, REST, Record, Rx, Walk};
-use crate::sleeper::{SLICE, Sleeper};
+use crate::sleeper::Sleeper;
 use crate::wait::{Backoff, Blocking, WaitStrategy, block_on};
 
 use super::ring::{LOST, Side};
@@ -36,8 +36,6 @@ pub struct Consumer {
     lent: u32,
     /// Whether a drain is going on, which acknowledges all at once.
     draining: bool,
-    /// How long it may sleep at a stretch when it is waited for, in nanoseconds.
-    slice: u64,
     side: Side,
 }
 
@@ -54,7 +52,6 @@ impl Consumer {
             fruitless: 0,
             lent: 0,
             draining: false,
-            slice: SLICE,
             side,
         })
     }
@@ -188,7 +185,6 @@ impl Consumer {
             deadline,
             over: None,
             stalled: false,
-            slice: SLICE,
         };
         let result = block_on(&mut arrival, &mut spinner);
         self.side.spinner = spinner;
@@ -648,16 +644,11 @@ impl Awaited for Consumer {
     fn announce(&mut self) -> Option<u64> {
         // The producer learns of all the room there is before this side sleeps.
         self.rx.rest();
-        let (announced, slice) = announce(&mut self.rx, &self.side);
-        self.slice = slice;
+        let announced = self.rx.announce(|| _ = self.side.barrier());
         announced.unwrap_or_else(|_| {
             self.fruitless = TELL;
             None
         })
-    }
-
-    fn may_miss(&self) -> bool {
-        self.slice < SLICE
     }
 
     fn pulse(&mut self) {
@@ -736,14 +727,6 @@ struct Arrival<'a> {
     over: Option<RecvError>,
     /// Whether this wait was counted.
     stalled: bool,
-    /// How long it may sleep at a stretch, in nanoseconds.
-    slice: u64,
-}
-
-/// Announces that the consumer is going to sleep, and says how long it may at a stretch, in nanoseconds.
-fn announce(rx: &mut Rx<'_>, side: &Side) -> (Result<Option<u64>, Corrupt>, u64) {
-    let mut slice = SLICE;
-    (rx.announce(|| slice = side.barrier()), slice)
 }
 
 impl Arrival<'_> {
@@ -777,8 +760,7 @@ impl Blocking for Arrival<'_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, RecvError> {
-        let (announced, slice) = announce(self.rx, self.side);
-        self.slice = slice;
+        let announced = self.rx.announce(|| _ = self.side.barrier());
         announced.map_err(|corrupt| self.corrupt(corrupt))
     }
 
@@ -786,11 +768,7 @@ impl Blocking for Arrival<'_> {
         self.side.count(|record| &record.parks);
         self.side
             .own
-            .sleep(
-                self.rx.sleeping_word(),
-                expected,
-                self.deadline.at_most(self.slice),
-            )
+            .sleep(self.rx.sleeping_word(), expected, self.deadline)
             .map_err(|source| RecvError::Os {
                 op: "sleep",
                 source,

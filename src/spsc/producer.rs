@@ -91,6 +91,14 @@ impl Producer {
     #[inline(always)]
     fn notify(&self, notify: Notify, at: u64) {
         if notify == Notify::Peer {
+            self.wake(at);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake(&self, at: u64) {
+        if self.tx.takes_the_mark() {
             self.side.wake(self.tx.waited_for(at));
         }
     }

@@ -233,21 +233,22 @@ impl Side {
     }
 
     /// Before this side sleeps, with its mark made: a barrier for both sides, where sleeping is rare. How long it may
-    /// sleep at a stretch, in nanoseconds.
+    /// sleep at a stretch for want of room, in nanoseconds.
     pub(super) fn barrier(&self) -> u64 {
         let rarely = self.shared.geometry.wait == WaitStrategy::Adaptive;
         if rarely && os::membarrier::all() {
             return SLICE;
         }
         full_fence();
-        // A peer elsewhere may count on the barrier all the same: what it does not see is found soon.
+        // A consumer elsewhere may count on the barrier all the same: what it does not see is found soon. (A
+        // producer is told that it cannot.)
         if rarely { SLICE_UNSEEN } else { SLICE }
     }
 
     /// Wakes the peer if it sleeps on `word`, as nobody may have told it of what is there.
     pub(super) fn other_may_sleep_on(&self, word: &AtomicU64) {
         if self.shared.geometry.wait.parks() {
-            self.other.wake(word);
+            self.wake_other(word);
         }
     }
 
@@ -255,7 +256,15 @@ impl Side {
     #[cold]
     pub(super) fn wake(&self, word: &AtomicU64) {
         self.count(|record| &record.wakes);
-        self.other.wake(word);
+        self.wake_other(word);
+    }
+
+    /// One sleeps on a word; but a bridge or a selector that waited for it may do so still, and is none of the peer.
+    fn wake_other(&self, word: &AtomicU64) {
+        match &self.other {
+            Sleeper::Futex => sleeper::wake_all(word),
+            other => other.wake(word),
+        }
     }
 
     /// What has become of the peer. A system call or two.

@@ -98,7 +98,7 @@ impl Producer {
     }
 
     fn notify(&self, notify: Notify) {
-        if notify == Notify::Peer {
+        if notify == Notify::Peer && self.tx.takes_the_mark() {
             self.ring.consumer.wake();
         }
     }
@@ -520,7 +520,7 @@ pub(crate) fn closing_is_seen_after_the_last_message() {
 }
 
 pub(crate) fn a_closed_ring_is_reopened() {
-    for manner in [PARKING, SPINNING] {
+    for manner in [PARKING, RARELY, SPINNING] {
         let count = executions(move || {
             let (mut producer, mut consumer) = ring_at(64, 40, manner);
             let sending = thread::spawn(move || {
@@ -611,7 +611,10 @@ fn producer_dies(
         }
         let (mut successor, from, woke) = dying.join().unwrap();
         // Closing may have taken the mark away, and died before it woke.
-        if asleep == Some(0) && from == start && woke.is_ok() && count > 0 {
+        // (Where sleeping is rare, the successor takes all marks away and wakes: see
+        // `a_consumer_asleep_beside_the_dead_is_woken`.)
+        let marked = !manner.rarely && asleep == Some(0);
+        if marked && from == start && woke.is_ok() && count > 0 {
             assert_eq!(woke, Ok(Notify::Peer), "the successor lost a sleeper");
         }
         received.extend(consumer.drain());
@@ -682,15 +685,52 @@ pub(crate) fn a_producer_that_died_in_a_reservation_is_succeeded() {
 }
 
 pub(crate) fn a_producer_that_died_closing_is_succeeded() {
-    producer_dies(
-        "a_producer_that_died_closing",
-        (64, 40, PARKING),
-        0,
-        |producer| {
-            let _ = producer.reserve(1);
-            let _ = producer.tx.close();
-        },
-    );
+    for manner in [PARKING, RARELY] {
+        producer_dies(
+            "a_producer_that_died_closing",
+            (64, 40, manner),
+            0,
+            |producer| {
+                let _ = producer.reserve(1);
+                let _ = producer.tx.close();
+            },
+        );
+    }
+}
+
+/// A producer dies after each visible step of sending a message to a consumer that is going to sleep. Its successor
+/// wakes, as the handle does, and sends only what the dead one did not.
+pub(crate) fn a_consumer_asleep_beside_the_dead_is_woken() {
+    for manner in [PARKING, RARELY] {
+        deaths("a_consumer_asleep_beside_the_dead", move |mortal| {
+            let (mut producer, mut consumer) = ring_at(64, 16, manner);
+            let mortal = mortal.clone();
+            let dying = thread::spawn(move || {
+                mortal.run(|| assert!(producer.try_send(&[1])));
+                let mut successor = Producer::new(&producer.ring, manner);
+                successor.ring.consumer.wake();
+                if successor.tx.position() == 16 {
+                    assert!(successor.try_send(&[1]));
+                }
+            });
+            assert_eq!(consumer.recv(), Some(vec![1]));
+            dying.join().unwrap();
+        });
+    }
+}
+
+/// A consumer dies after each visible step of going to sleep; its successor goes to sleep, too, and is woken.
+pub(crate) fn one_who_sleeps_in_the_place_of_the_dead_is_woken() {
+    deaths("one_who_sleeps_in_the_place_of_the_dead", |mortal| {
+        let (mut producer, mut consumer) = ring_at(64, 16, RARELY);
+        let sending = thread::spawn(move || assert!(producer.try_send(&[1])));
+        mortal.run(|| {
+            let _ = consumer.rx.announce(full_fence).expect("announce");
+        });
+        let mut successor = Consumer::new(&consumer.ring, RARELY);
+        assert_eq!(successor.recv(), Some(vec![1]));
+        sending.join().unwrap();
+    });
 }
 
 /// The consumer dies after each visible step of taking, reading and acknowledging two messages; its

@@ -36,6 +36,7 @@ impl Futex {
 }
 
 struct Ring {
+    manner: Manner,
     control: Control,
     area: Vec<AtomicU64>,
     consumer: Futex,
@@ -47,8 +48,9 @@ struct Ring {
 }
 
 impl Ring {
-    fn new() -> Arc<Ring> {
+    fn new(manner: Manner) -> Arc<Ring> {
         Arc::new(Ring {
+            manner,
             control: Control::new(),
             area: (0..8).map(|_| AtomicU64::new(0)).collect(),
             consumer: Futex::new(),
@@ -59,11 +61,14 @@ impl Ring {
     }
 
     fn tx(&self) -> Tx<'_> {
-        Tx::resume(&self.control, Data(&self.area), MANNER).expect("resume")
+        let tx = Tx::resume(&self.control, Data(&self.area), self.manner).expect("resume");
+        // As the handle does.
+        self.consumer.wake();
+        tx
     }
 
     fn rx(&self) -> Rx<'_> {
-        Rx::resume(&self.control, Data(&self.area), MANNER).expect("resume")
+        Rx::resume(&self.control, Data(&self.area), self.manner).expect("resume")
     }
 
     fn why_over(&self) -> Option<Over> {
@@ -89,11 +94,16 @@ impl Ring {
     }
 }
 
-const MANNER: Manner = Manner {
+const PARKING: Manner = Manner {
     parks: true,
     rarely: false,
     touch: false,
     fences: true,
+};
+const RARELY: Manner = Manner {
+    rarely: true,
+    fences: false,
+    ..PARKING
 };
 
 /// Why a wait ended without what was waited for.
@@ -236,7 +246,11 @@ fn receive(rx: &mut Rx<'_>, ring: &Ring, spinner: &mut Spinner) -> Result<u64, O
 
 fn publish(tx: &mut Tx<'_>, ring: &Ring, value: u64) -> bool {
     match tx.try_send(&value.to_le_bytes(), 0) {
-        Ok(Notify::Peer) => ring.consumer.wake(),
+        Ok(Notify::Peer) => {
+            if tx.takes_the_mark() {
+                ring.consumer.wake();
+            }
+        }
         Ok(Notify::Nobody) => {}
         Err(Refused::Full) => return false,
         Err(Refused::Corrupt(corrupt)) => panic!("{corrupt:?}"),
@@ -246,9 +260,9 @@ fn publish(tx: &mut Tx<'_>, ring: &Ring, value: u64) -> bool {
 
 /// Without a time-out: whatever is sent arrives, whichever way the consumer waits.
 pub(crate) fn one_who_waits_is_woken() {
-    for looks_first in [false, true] {
+    for (looks_first, manner) in [(false, PARKING), (true, PARKING), (false, RARELY)] {
         explore("one who waits", move || {
-            let ring = Ring::new();
+            let ring = Ring::new(manner);
             let other = ring.clone();
             let sending = thread::spawn(move || {
                 let mut tx = other.tx();
@@ -267,97 +281,103 @@ pub(crate) fn one_who_waits_is_woken() {
 /// The time is over at any moment: the answer is the message or the time-out, and the message is there for
 /// the next who asks; a mark that a time-out left behind harms nobody.
 pub(crate) fn a_time_out_loses_nothing() {
-    explore("a time-out", || {
-        let ring = Ring::new();
-        let (r1, r2) = (ring.clone(), ring.clone());
-        let sending = thread::spawn(move || assert!(publish(&mut r1.tx(), &r1, 1)));
-        let clock = thread::spawn(move || r2.time_passes());
-        let mut rx = ring.rx();
-        let mut spinner = spinner(false);
-        match receive(&mut rx, &ring, &mut spinner) {
-            Ok(value) => assert_eq!(value, 1),
-            Err(over) => {
-                assert_eq!(over, Over::TimedOut);
-                clock.join().unwrap();
-                ring.late.store(false, Ordering::Relaxed);
-                assert_eq!(receive(&mut rx, &ring, &mut spinner), Ok(1));
-                sending.join().unwrap();
-                return;
+    for manner in [PARKING, RARELY] {
+        explore("a time-out", move || {
+            let ring = Ring::new(manner);
+            let (r1, r2) = (ring.clone(), ring.clone());
+            let sending = thread::spawn(move || assert!(publish(&mut r1.tx(), &r1, 1)));
+            let clock = thread::spawn(move || r2.time_passes());
+            let mut rx = ring.rx();
+            let mut spinner = spinner(false);
+            match receive(&mut rx, &ring, &mut spinner) {
+                Ok(value) => assert_eq!(value, 1),
+                Err(over) => {
+                    assert_eq!(over, Over::TimedOut);
+                    clock.join().unwrap();
+                    ring.late.store(false, Ordering::Relaxed);
+                    assert_eq!(receive(&mut rx, &ring, &mut spinner), Ok(1));
+                    sending.join().unwrap();
+                    return;
+                }
             }
-        }
-        clock.join().unwrap();
-        sending.join().unwrap();
-    });
+            clock.join().unwrap();
+            sending.join().unwrap();
+        });
+    }
 }
 
 /// The producer dies before each of its steps; the death becomes known. The consumer gets what was published,
 /// and then learns of the death; it never waits for ever.
 pub(crate) fn one_who_waits_for_the_dead_is_told() {
-    deaths("a producer that dies", |producer| {
-        let ring = Ring::new();
-        let (other, producer) = (ring.clone(), producer.clone());
-        let dying = thread::spawn(move || {
-            producer.run(|| {
-                let mut tx = other.tx();
-                assert!(publish(&mut tx, &other, 1));
+    for manner in [PARKING, RARELY] {
+        deaths("a producer that dies", move |producer| {
+            let ring = Ring::new(manner);
+            let (other, producer) = (ring.clone(), producer.clone());
+            let dying = thread::spawn(move || {
+                producer.run(|| {
+                    let mut tx = other.tx();
+                    assert!(publish(&mut tx, &other, 1));
+                });
+                other.death_is_known();
             });
-            other.death_is_known();
+            let mut rx = ring.rx();
+            let mut spinner = spinner(false);
+            match receive(&mut rx, &ring, &mut spinner) {
+                Ok(value) => {
+                    assert_eq!(value, 1);
+                    assert_eq!(receive(&mut rx, &ring, &mut spinner), Err(Over::PeerDied));
+                }
+                Err(over) => {
+                    assert_eq!(over, Over::PeerDied);
+                    // Nothing that was published before the death is left behind.
+                    assert_eq!(rx.take().expect("honest peers"), Next::Empty);
+                }
+            }
+            dying.join().unwrap();
         });
-        let mut rx = ring.rx();
-        let mut spinner = spinner(false);
-        match receive(&mut rx, &ring, &mut spinner) {
-            Ok(value) => {
-                assert_eq!(value, 1);
-                assert_eq!(receive(&mut rx, &ring, &mut spinner), Err(Over::PeerDied));
-            }
-            Err(over) => {
-                assert_eq!(over, Over::PeerDied);
-                // Nothing that was published before the death is left behind.
-                assert_eq!(rx.take().expect("honest peers"), Next::Empty);
-            }
-        }
-        dying.join().unwrap();
-    });
+    }
 }
 
 /// A producer waits for room; the consumer gives some back, dies before any step of that, and the death
 /// becomes known: the producer goes on, or is told.
 pub(crate) fn one_who_waits_for_room_from_the_dead_is_told() {
-    deaths("a consumer that dies", |consumer| {
-        let ring = Ring::new();
-        let mut tx = ring.tx();
-        assert!(publish(&mut tx, &ring, 1) && publish(&mut tx, &ring, 2));
-        let (other, consumer) = (ring.clone(), consumer.clone());
-        let dying = thread::spawn(move || {
-            let done = consumer.run(|| {
-                let mut rx = other.rx();
-                for _ in 0..2 {
-                    rx.take().expect("honest peers");
-                }
-                if rx.acknowledge() == Notify::Peer {
-                    other.producer.wake();
-                }
+    for manner in [PARKING, RARELY] {
+        deaths("a consumer that dies", move |consumer| {
+            let ring = Ring::new(manner);
+            let mut tx = ring.tx();
+            assert!(publish(&mut tx, &ring, 1) && publish(&mut tx, &ring, 2));
+            let (other, consumer) = (ring.clone(), consumer.clone());
+            let dying = thread::spawn(move || {
+                let done = consumer.run(|| {
+                    let mut rx = other.rx();
+                    for _ in 0..2 {
+                        rx.take().expect("honest peers");
+                    }
+                    if rx.acknowledge() == Notify::Peer {
+                        other.producer.wake();
+                    }
+                });
+                other.death_is_known();
+                done.is_some()
             });
-            other.death_is_known();
-            done.is_some()
-        });
-        // SAFETY: the ring outlives both views.
-        let ring_ref = unsafe { &*std::ptr::from_ref::<Ring>(&*ring) };
-        let tx: &mut Tx<'static> = unsafe { &mut *(&raw mut tx).cast() };
-        let mut spinner = spinner(false);
-        let mut room = Room {
-            tx,
-            ring: ring_ref,
-            over: None,
-        };
-        let result = block_on(&mut room, &mut spinner);
-        let all = dying.join().unwrap();
-        match result {
-            Ok(()) => assert!(publish(tx, &ring, 3), "room, and then none"),
-            Err(over) => {
-                assert_eq!(over, Over::PeerDied);
-                assert!(!all, "there was room");
+            // SAFETY: the ring outlives both views.
+            let ring_ref = unsafe { &*std::ptr::from_ref::<Ring>(&*ring) };
+            let tx: &mut Tx<'static> = unsafe { &mut *(&raw mut tx).cast() };
+            let mut spinner = spinner(false);
+            let mut room = Room {
+                tx,
+                ring: ring_ref,
+                over: None,
+            };
+            let result = block_on(&mut room, &mut spinner);
+            let all = dying.join().unwrap();
+            match result {
+                Ok(()) => assert!(publish(tx, &ring, 3), "room, and then none"),
+                Err(over) => {
+                    assert_eq!(over, Over::PeerDied);
+                    assert!(!all, "there was room");
+                }
             }
-        }
-    });
+        });
+    }
 }
