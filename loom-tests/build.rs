@@ -102,14 +102,20 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "header_store_is_relaxed",
-        "self.data.word(at).store(word, Ordering::Release);",
-        "self.data.word(at).store(word, Ordering::Relaxed);",
+        "header.store(word, Ordering::Release); false",
+        "header.store(word, Ordering::Relaxed); false",
+    ),
+    (
+        "ring/spsc",
+        "header_store_to_a_rare_sleeper_is_relaxed",
+        "header.store(word, Ordering::Release); self.has_sleeper()",
+        "header.store(word, Ordering::Relaxed); self.has_sleeper()",
     ),
     (
         "ring/spsc",
         "header_swap_is_relaxed",
-        "self.data.word(at).swap(word, Ordering::Release)",
-        "self.data.word(at).swap(word, Ordering::Relaxed)",
+        "header.swap(word, Ordering::Release)",
+        "header.swap(word, Ordering::Relaxed)",
     ),
     (
         "ring/spsc",
@@ -162,8 +168,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "producer_ignores_the_rare_sleeper",
-        "if self.manner.rarely && self.has_sleeper() {",
-        "if self.manner.rarely && self.has_sleeper() && false {",
+        "self.has_sleeper() }",
+        "self.has_sleeper() && false }",
     ),
     (
         "ring/spsc",
@@ -264,8 +270,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "producer_ignores_the_sleeper",
-        "if self.data.word(at).swap(word, Ordering::Release) & WAITING != 0 {",
-        "self.data.word(at).swap(word, Ordering::Release); if false {",
+        "header.swap(word, Ordering::Release) & WAITING != 0",
+        "{ header.swap(word, Ordering::Release); false }",
     ),
     (
         "ring/spsc",

@@ -14,6 +14,7 @@ mod ring {
 
 crate::mutants!("spsc", "spsc";
     header_store_is_relaxed: commit_and_wrap_spinning,
+    header_store_to_a_rare_sleeper_is_relaxed: a_sleeping_consumer_is_woken,
     header_swap_is_relaxed: commit_and_wrap_parking,
     acknowledges_without_a_fence: a_sleeping_producer_is_woken,
     publishes_without_a_fence: a_sleeping_consumer_is_woken,

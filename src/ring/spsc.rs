@@ -553,17 +553,17 @@ impl<'a> Tx<'a> {
         // SYNC: payload visible to the consumer. Release: everything written to the record, to
         // the later records of a batch, and the zero after them happens before the consumer sees
         // this word. No acquire: nothing is read on the strength of WAITING.
-        if self.manner.parks && !self.manner.rarely {
-            if self.data.word(at).swap(word, Ordering::Release) & WAITING != 0 {
-                return Notify::Peer;
-            }
+        let header = self.data.word(at);
+        let asleep = if !self.manner.parks {
+            header.store(word, Ordering::Release);
+            false
+        } else if self.manner.rarely {
+            header.store(word, Ordering::Release);
+            self.has_sleeper()
         } else {
-            self.data.word(at).store(word, Ordering::Release);
-            if self.manner.rarely && self.has_sleeper() {
-                return Notify::Peer;
-            }
-        }
-        Notify::Nobody
+            header.swap(word, Ordering::Release) & WAITING != 0
+        };
+        if asleep { Notify::Peer } else { Notify::Nobody }
     }
 
     /// After publishing: whether a consumer may be asleep that waits for it.
