@@ -82,7 +82,7 @@ pub(crate) struct Args {
     /// Only these ways to wait, for mechanisms that have a choice [default: all].
     #[arg(long, short, value_enum, value_delimiter = ',', hide_short_help = true)]
     wait: Vec<Wait>,
-    /// How many interleaved rounds [default: 6; with --quick: 3]. Rows that are unsettled after them
+    /// How many interleaved rounds [default: 6]. Rows that are unsettled after them
     /// get up to twice as many more, except with --quick or --bare, or at a rate that they mostly did not keep.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     rounds: Option<u32>,
@@ -240,7 +240,7 @@ impl Settings {
             rates = RATES.to_vec();
         }
         rates.sort_unstable();
-        let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 6 }) as usize;
+        let rounds = args.rounds.unwrap_or(6) as usize;
         Ok(Settings {
             mechanisms,
             waits: args.wait.clone(),
