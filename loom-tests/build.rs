@@ -132,7 +132,7 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "consumer_sleeps_without_a_barrier",
-        "barrier(); self.barred = true;",
+        "self.barred = barrier();",
         "let _ = barrier; self.barred = true;",
     ),
     (

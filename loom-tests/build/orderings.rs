@@ -76,7 +76,10 @@ fn rewrite(source: &str, file: &str, number: &mut usize, table: &mut String) -> 
             nth += 1;
             let site = &rest[at..at + len];
             weakened.push_str(&rest[..at]);
-            if what == "fence" {
+            if what == "fence" && rest[..at].trim_end().ends_with('=') {
+                // Whether it reached all processors is asked: without it, it did not.
+                write!(weakened, "crate::mutant::keeps({number}) && {site}").unwrap();
+            } else if what == "fence" {
                 write!(weakened, "if crate::mutant::keeps({number}) {{ {site} }}").unwrap();
             } else {
                 write!(weakened, "crate::mutant::order({number}, {site})").unwrap();

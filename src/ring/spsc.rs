@@ -582,15 +582,14 @@ impl<'a> Tx<'a> {
             return true;
         }
         let asleep = &self.control.producer.asleep;
-        // Relaxed, both: a fence orders them, and whoever marks it anew looks at the header after that.
         if asleep.load(Ordering::Relaxed) & FENCE != 0 {
-            // SYNC: message and sleepers.
+            // SYNC: message and sleepers. Between the published header and the look at the mark, for one whose
+            // barrier does not reach this processor.
             full_fence();
-            if asleep.load(Ordering::Relaxed) & ASLEEP == 0 {
-                return false;
-            }
         }
-        asleep.fetch_and(!ASLEEP, Ordering::Relaxed) & ASLEEP != 0
+        // Relaxed, both: a fence orders the look, and whoever marks it anew looks at the header after that.
+        asleep.load(Ordering::Relaxed) & ASLEEP != 0
+            && asleep.fetch_and(!ASLEEP, Ordering::Relaxed) & ASLEEP != 0
     }
 }
 
@@ -732,7 +731,7 @@ pub(crate) struct Rx<'a> {
     published: u64,
     /// Messages below this may have been seen by one that died.
     redelivered: u64,
-    /// Whether it made a barrier since it marked `asleep`.
+    /// Whether the mark that it made in `asleep` last was followed by a barrier for all processors.
     barred: bool,
     /// Messages passed along that are not counted yet.
     passed: u64,
@@ -764,7 +763,8 @@ impl<'a> Rx<'a> {
             });
         }
         if manner.rarely {
-            // Relaxed: the producer is to know long before this side sleeps.
+            // Relaxed: nothing orders it against a message that is just being published. What its producer does not
+            // see then is found after a slice of sleep; all later ones are published behind a fence.
             let asleep = &control.producer.asleep;
             if manner.fences {
                 asleep.fetch_or(FENCE, Ordering::Relaxed);
@@ -1076,8 +1076,11 @@ impl<'a> Rx<'a> {
 
     /// Marks that the consumer is going to sleep until the next header changes. Returns the value
     /// of the word to sleep on, or `None` when there is something now. Where it sleeps rarely, `barrier` is called: a
-    /// full fence at least, and one for the processors of producers that do not fence.
-    pub(crate) fn announce(&mut self, barrier: impl FnOnce()) -> Result<Option<u64>, Corrupt> {
+    /// full fence at least, and one for the processors of producers that do not fence if it returns true.
+    pub(crate) fn announce(
+        &mut self,
+        barrier: impl FnOnce() -> bool,
+    ) -> Result<Option<u64>, Corrupt> {
         if self.manner.rarely {
             return self.announce_apart(barrier);
         }
@@ -1095,15 +1098,14 @@ impl<'a> Rx<'a> {
         }
     }
 
-    fn announce_apart(&mut self, barrier: impl FnOnce()) -> Result<Option<u64>, Corrupt> {
+    fn announce_apart(&mut self, barrier: impl FnOnce() -> bool) -> Result<Option<u64>, Corrupt> {
         let asleep = &self.control.producer.asleep;
         // Relaxed, all: the barrier orders them.
         let mut mark = asleep.load(Ordering::Relaxed);
         if mark & ASLEEP == 0 || !self.barred {
             mark = asleep.fetch_or(ASLEEP, Ordering::Relaxed) | ASLEEP;
             // SYNC: message and sleepers. Between the mark and the look at the header.
-            barrier();
-            self.barred = true;
+            self.barred = barrier();
         }
         self.check_next()?;
         if !self.has_next() {

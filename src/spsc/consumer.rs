@@ -644,7 +644,7 @@ impl Awaited for Consumer {
     fn announce(&mut self) -> Option<u64> {
         // The producer learns of all the room there is before this side sleeps.
         self.rx.rest();
-        let announced = self.rx.announce(|| _ = self.side.barrier());
+        let announced = self.rx.announce(|| self.side.barrier());
         announced.unwrap_or_else(|_| {
             self.fruitless = TELL;
             None
@@ -760,7 +760,7 @@ impl Blocking for Arrival<'_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, RecvError> {
-        let announced = self.rx.announce(|| _ = self.side.barrier());
+        let announced = self.rx.announce(|| self.side.barrier());
         announced.map_err(|corrupt| self.corrupt(corrupt))
     }
 

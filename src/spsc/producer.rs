@@ -12,7 +12,7 @@ use crate::participant::Life;
 use crate::primitive::AtomicU64;
 use crate::ring::record::record;
 use crate::ring::spsc::{Corrupt, Manner, Notify, Place, Refused, Tx};
-use crate::sleeper::{SLICE, Sleeper};
+use crate::sleeper::{SLICE, SLICE_UNSEEN, Sleeper};
 use crate::wait::{Blocking, WaitStrategy, block_on};
 
 use super::ring::{LOST, Side};
@@ -499,7 +499,13 @@ impl Room<'_> {
 /// may sleep at a stretch, in nanoseconds.
 fn announce(tx: &mut Tx<'_>, side: &Side, len: u64) -> (Result<Option<u64>, Corrupt>, u64) {
     let mut slice = SLICE;
-    (tx.announce(len, || slice = side.barrier()), slice)
+    let barrier = || {
+        if !side.barrier() {
+            // Consumers elsewhere may count on it all the same: what they miss is found soon.
+            slice = SLICE_UNSEEN;
+        }
+    };
+    (tx.announce(len, barrier), slice)
 }
 
 impl Blocking for Room<'_> {

@@ -17,7 +17,7 @@ use crate::participant::{self, Life, Membership, Watch};
 use crate::passing;
 use crate::primitive::{AtomicU64, Data, Ordering, full_fence};
 use crate::ring::spsc::{AGAIN, CLOSED, COMMITTED, Control, Corrupt, Manner, Record};
-use crate::sleeper::{self, Door, Events, SLICE, SLICE_UNSEEN, Sleeper};
+use crate::sleeper::{self, Door, Events, Sleeper};
 use crate::wait::{Spinner, WaitStrategy};
 
 use super::config::{Config, Geometry};
@@ -232,17 +232,15 @@ impl Side {
         message
     }
 
-    /// Before this side sleeps, with its mark made: a barrier for both sides, where sleeping is rare. How long it may
-    /// sleep at a stretch for want of room, in nanoseconds.
-    pub(super) fn barrier(&self) -> u64 {
+    /// Before this side sleeps, with its mark made: a fence, and where sleeping is rare one for the other side, too. False
+    /// if it should have been and is not.
+    pub(super) fn barrier(&self) -> bool {
         let rarely = self.shared.geometry.wait == WaitStrategy::Adaptive;
         if rarely && os::membarrier::all() {
-            return SLICE;
+            return true;
         }
         full_fence();
-        // A consumer elsewhere may count on the barrier all the same: what it does not see is found soon. (A
-        // producer is told that it cannot.)
-        if rarely { SLICE_UNSEEN } else { SLICE }
+        !rarely
     }
 
     /// Wakes the peer if it sleeps on `word`, as nobody may have told it of what is there.
@@ -259,7 +257,8 @@ impl Side {
         self.wake_other(word);
     }
 
-    /// One sleeps on a word; but a bridge or a selector that waited for it may do so still, and is none of the peer.
+    /// One side sleeps on a word, by one call; but a wait of its selector or its executor that is over may not have been
+    /// taken back yet, and a wake-up for one could go to that.
     fn wake_other(&self, word: &AtomicU64) {
         match &self.other {
             Sleeper::Futex => sleeper::wake_all(word),

@@ -82,6 +82,12 @@ const SPINNING: Manner = Manner {
     ..PARKING
 };
 
+/// Of a consumer: one for both sides.
+fn barrier() -> bool {
+    full_fence();
+    true
+}
+
 /// The ring for as long as the process lives, as far as the borrow checker is concerned.
 fn borrow(ring: &Arc<Ring>) -> &'static Ring {
     // SAFETY: whoever holds the reference holds the `Arc` beside it.
@@ -259,7 +265,7 @@ impl Consumer {
                 }
                 Got::Closed => return None,
                 Got::Empty => {
-                    if let Some(expected) = self.rx.announce(full_fence).expect("announce") {
+                    if let Some(expected) = self.rx.announce(barrier).expect("announce") {
                         self.ring.consumer.sleep(self.rx.sleeping_word(), expected);
                     }
                 }
@@ -599,7 +605,7 @@ fn producer_dies(
                     received.push(words);
                 }
                 Got::Empty => {
-                    let there = consumer.rx.announce(full_fence).expect("announce");
+                    let there = consumer.rx.announce(barrier).expect("announce");
                     if there.is_some() {
                         // The record goes behind this position; padding is before it.
                         asleep = Some(received.len());
@@ -725,7 +731,7 @@ pub(crate) fn one_who_sleeps_in_the_place_of_the_dead_is_woken() {
         let (mut producer, mut consumer) = ring_at(64, 16, RARELY);
         let sending = thread::spawn(move || assert!(producer.try_send(&[1])));
         mortal.run(|| {
-            let _ = consumer.rx.announce(full_fence).expect("announce");
+            let _ = consumer.rx.announce(barrier).expect("announce");
         });
         let mut successor = Consumer::new(&consumer.ring, RARELY);
         assert_eq!(successor.recv(), Some(vec![1]));

@@ -106,6 +106,12 @@ const RARELY: Manner = Manner {
     ..PARKING
 };
 
+/// Of a consumer: one for both sides.
+fn barrier() -> bool {
+    full_fence();
+    true
+}
+
 /// Why a wait ended without what was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
@@ -144,7 +150,7 @@ impl Blocking for Arrival<'_, '_> {
     }
 
     fn announce(&mut self) -> Result<Option<u64>, Over> {
-        Ok(self.rx.announce(full_fence).expect("honest peers"))
+        Ok(self.rx.announce(barrier).expect("honest peers"))
     }
 
     fn sleep(&mut self, expected: u64) -> Result<(), Over> {

@@ -213,7 +213,7 @@ fn kept(row: &Value) -> Option<(Key, Kept)> {
             placement,
             value,
             // Null where nothing came through.
-            iqr: row["iqr"].as_f64().unwrap_or(f64::NAN),
+            iqr: row.get("iqr")?.as_f64().unwrap_or(f64::NAN),
             carried: row["rate"]
                 .as_f64()
                 .zip(row["msgs_per_s"].as_f64())
