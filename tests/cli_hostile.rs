@@ -18,7 +18,7 @@ use ringway::observe::Observer;
 mod targets;
 
 mod common;
-use common::terminal::in_terminal;
+use common::terminal::{in_terminal, until_closed};
 use common::{Random, Reaped, watchdog};
 
 /// A file among the rings.
@@ -115,9 +115,7 @@ fn followers_survive_what_only_looks_like_a_ring() {
         let mut arguments = vec!["top", "--every", "0.05", "--screens", "2"];
         arguments.push(&planted.name);
         let (mut top, mut terminal) = in_terminal(tool().args(&arguments), 24, 80);
-        let mut shown = Vec::new();
-        // An error is the end: nobody has the other side open any more.
-        let _ = terminal.read_to_end(&mut shown);
+        let shown = until_closed(&mut terminal);
         let (status, shown) = (top.0.wait().unwrap(), String::from_utf8_lossy(&shown));
         assert!(status.success(), "round {round}: {status:?}\n{shown}");
         assert!(!shown.contains("panicked"), "round {round}: {shown}");

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
-use common::terminal::in_terminal;
+use common::terminal::{in_terminal, until_closed};
 use common::{Reaped, assert_no_file_left, is_root, until, watchdog};
 use ringway::spsc::Ring;
 
@@ -354,9 +354,7 @@ fn shown(command: &mut Command, typed: &str) -> String {
     // Of the terminal's ends only the program's are left open.
     command.stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut shown = Vec::new();
-    // It ends with an error when nobody has the other end open.
-    let _ = terminal.read_to_end(&mut shown);
+    let shown = until_closed(&mut terminal);
     assert!(child.0.wait().unwrap().success());
     String::from_utf8(shown).unwrap()
 }

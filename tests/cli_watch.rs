@@ -10,7 +10,7 @@ use ringway::{broadcast, mpmc, spsc};
 
 mod common;
 
-use common::terminal::in_terminal;
+use common::terminal::{in_terminal, next_piece};
 use common::{Reaped, until, watchdog};
 
 fn tool() -> Command {
@@ -226,11 +226,9 @@ fn a_tap_of_a_quiet_ring_ends_when_nobody_reads_what_it_shows() {
 /// What the terminal was sent until the tool ended.
 fn screen(mut terminal: std::fs::File, seen: impl Fn(&str) -> bool, then: impl FnOnce()) -> String {
     let mut text = Vec::new();
-    let mut piece = [0; 4096];
     let mut then = Some(then);
-    // An error is the end: nobody has the other side open any more.
-    while let Ok(count @ 1..) = terminal.read(&mut piece) {
-        text.extend_from_slice(&piece[..count]);
+    while let Some(piece) = next_piece(&mut terminal) {
+        text.extend_from_slice(&piece);
         if seen(&String::from_utf8_lossy(&text))
             && let Some(then) = then.take()
         {
@@ -266,7 +264,7 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
             assert!(shown.contains("test-watch-top"), "{shown}");
             assert!(
                 shown.contains(LEAVE),
-                "{end:?}: the terminal is not put back"
+                "{end:?}: the terminal is not put back: {shown:?}"
             );
         }
     }

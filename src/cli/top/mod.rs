@@ -47,17 +47,6 @@ pub(crate) struct Args {
 /// How often the rings are looked at between two screens, for the average fill.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Puts the terminal back as it was, however this ends. (A panic does it, too: ratatui's hook.) The
-/// terminal's own drop complains, and panics where nobody is left to complain to.
-struct Screen(ManuallyDrop<ratatui::DefaultTerminal>);
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let _ = self.0.show_cursor();
-        let _ = ratatui::try_restore();
-    }
-}
-
 pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     if !std::io::stdout().is_terminal() {
         return Err(Failure::new(
@@ -69,15 +58,33 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
         .filter(|every| *every >= LOOK)
         .ok_or_else(|| Failure::new(format!("--every {}: at least 0.05 seconds", args.every)))?;
     // Taken from the descriptor, so that the terminal is put back before this process ends.
-    // Taken from the descriptor, so that the terminal is put back before this process ends.
     let signals = Signals::take(&[SIGINT, SIGTERM, SIGHUP, SIGWINCH])?;
-    let mut keyboard = Keyboard::open()?;
-    let mut screen = Screen(ManuallyDrop::new(ratatui::try_init()?));
-    let mut model = Model::new(args.prefix, args.sort);
-    for _ in 0..args.screens.unwrap_or(u64::MAX) {
+    let keyboard = Keyboard::open()?;
+    let model = Model::new(args.prefix, args.sort);
+    // Its own drop complains, and panics where nobody is left to complain to.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init()?);
+    let screens = args.screens.unwrap_or(u64::MAX);
+    let watched = watch(&mut terminal, model, keyboard, &signals, every, screens);
+    // However it ended. (After a panic ratatui's hook does it.)
+    let restored = terminal.show_cursor().and_then(|()| ratatui::try_restore());
+    watched?;
+    restored?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until somebody ends it, by a key or a signal, or its terminal is gone.
+fn watch(
+    terminal: &mut ratatui::DefaultTerminal,
+    mut model: Model,
+    mut keyboard: Keyboard,
+    signals: &Signals,
+    every: Duration,
+    screens: u64,
+) -> Result<(), Failure> {
+    for _ in 0..screens {
         let next = Instant::now() + every;
         model.tick();
-        screen.0.draw(|frame| draw::draw(frame, &mut model))?;
+        terminal.draw(|frame| draw::draw(frame, &mut model))?;
         loop {
             let rest = next.saturating_duration_since(Instant::now());
             if rest.is_zero() {
@@ -88,7 +95,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
             let mut changed = false;
             while let Some(signal) = signals.next() {
                 if signal != SIGWINCH {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(());
                 }
                 changed = true;
             }
@@ -96,17 +103,17 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
                 // Without a terminal there is nobody to show anything to.
                 let keys = keyboard.read();
                 if !keys.is_some_and(|keys| keys.into_iter().all(|key| press(&mut model, key))) {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(());
                 }
                 changed = true;
             }
             if changed {
-                screen.0.draw(|frame| draw::draw(frame, &mut model))?;
+                terminal.draw(|frame| draw::draw(frame, &mut model))?;
             }
             model.look();
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// What a key does; false when it is to end.
