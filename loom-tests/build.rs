@@ -180,8 +180,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "acknowledged_store_is_relaxed",
-        "self.control.consumer.position.store(to, Ordering::Release)",
-        "self.control.consumer.position.store(to, Ordering::Relaxed)",
+        "control.consumer.position.store(to, Ordering::Release)",
+        "control.consumer.position.store(to, Ordering::Relaxed)",
     ),
     (
         "ring/spsc",
@@ -210,8 +210,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "reads_after_giving_back",
-        "if !read(self.data, at + WORD, len) { return None; } self.position = end; add(&self.control.consumer.messages, 1); Some(self.give_back(at, end))",
-        "self.position = end; add(&self.control.consumer.messages, 1); let notify = self.give_back(at, end); read(self.data, at + WORD, len); Some(notify)",
+        "if !read(data, at + WORD, len) { return None; } self.position = end; add(&control.consumer.messages, 1); Some(self.give_back(at, end))",
+        "self.position = end; add(&control.consumer.messages, 1); let notify = self.give_back(at, end); read(data, at + WORD, len); Some(notify)",
     ),
     (
         "ring/spsc",
@@ -240,14 +240,14 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "no_zero_behind_the_last",
-        "unsafe { self.data.zero(end, zeroed) };",
+        "unsafe { data.zero_rest_of_line(end) };",
         "",
     ),
     (
         "ring/spsc",
         "zeroes_the_next_header_after_publishing",
-        "unsafe { self.data.zero_line(zeroed) };",
-        "unsafe { self.data.zero(end, zeroed + LINE) };",
+        "unsafe { data.zero_line(zeroed) };",
+        "unsafe { data.zero(end, zeroed + LINE) };",
     ),
     (
         "ring/spsc",
@@ -300,8 +300,8 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     (
         "ring/spsc",
         "touches_after_acknowledging",
-        "if to - self.published >= self.data.capacity() / 8 {",
-        "if (from ^ to) >= LINE && self.manner.touch { self.touch(from, to); } if to - self.published >= self.data.capacity() / 8 {",
+        "if to - self.published >= data.capacity() / 8 {",
+        "if (from ^ to) >= LINE && self.manner.touch { self.touch(from, to); } if to - self.published >= data.capacity() / 8 {",
     ),
     (
         "ring/spsc",

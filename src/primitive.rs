@@ -125,6 +125,20 @@ impl<'a> Data<'a> {
         }
     }
 
+    /// Zeroes the words from `position` to the end of its line.
+    ///
+    /// # Safety
+    /// `position` is a multiple of 8; no other participant that keeps the protocol accesses those bytes now.
+    #[inline(always)]
+    pub(crate) unsafe fn zero_rest_of_line(&self, position: u64) {
+        // Word by word: for seven words at most a call takes longer.
+        let mut at = position;
+        while at < (position | (LINE - 1)) {
+            self.word(at).store(0, Ordering::Relaxed);
+            at += 8;
+        }
+    }
+
     /// Zeroes the line at `position`, a multiple of [`LINE`].
     ///
     /// # Safety
@@ -145,8 +159,8 @@ impl<'a> Data<'a> {
     pub(crate) unsafe fn copy_in(&self, position: u64, bytes: &[u8]) {
         debug_assert!((position & self.mask) + bytes.len() as u64 <= self.capacity());
         let to = self.pointer(position);
-        // SAFETY: in the area (caller), and `bytes` is private memory, so they do not overlap.
-        unsafe { copy_bytes(bytes.as_ptr(), to, bytes.len()) }
+        // SAFETY: in the area (caller), at a multiple of 8, and `bytes` is private memory, so they do not overlap.
+        unsafe { place_bytes(bytes, to) }
     }
 
     /// Copies from `position` into `bytes`. What is read is data that a hostile peer may be
@@ -339,11 +353,6 @@ unsafe fn load_two(words: &[AtomicU64; 2], to: *mut u8) {
     }
 }
 
-/// A word at any address.
-#[derive(Clone, Copy)]
-#[repr(C, packed)]
-struct Unaligned(u64);
-
 /// Copies of these lengths are made in pieces. The C library copies as much in one string instruction (`rep movsb`),
 /// which on AMD processors takes five times as long where the two ends lie unluckily to each other, as a message of that
 /// length in a ring and a buffer of pages of its own do. (Shorter ones gain more by it than they lose; longer ones it does
@@ -351,6 +360,27 @@ struct Unaligned(u64);
 const LONG: core::ops::Range<usize> = (64 << 10) + 1..1 << 20;
 /// A piece, short enough for the C library to copy it in vectors.
 const PIECE: usize = 2 << 10;
+
+/// Copies a message to `to`, where others will read it. One of 64 bytes from its end to its beginning: it lies in two lines of a
+/// ring, and at the beginning of it the reader is looking, who would take that line away before the other was written. By
+/// halves of what is stored, as in [`store_two`]: whoever filled the message did so in words, most likely, and a wider
+/// load would wait until they have left the store buffer.
+///
+/// # Safety
+/// As `core::ptr::copy_nonoverlapping`, and `to` is a multiple of 8.
+#[inline(always)]
+unsafe fn place_bytes(bytes: &[u8], to: *mut u8) {
+    let Ok(line) = <&[u8; 64]>::try_from(bytes) else {
+        // SAFETY: the caller's word.
+        return unsafe { copy_bytes(bytes.as_ptr(), to, bytes.len()) };
+    };
+    // SAFETY: 64 bytes that are the caller's to write, aligned.
+    let words = unsafe { &*to.cast::<[[AtomicU64; 2]; 4]>() };
+    let (pairs, _) = line.as_chunks::<8>().0.as_chunks::<2>();
+    for (words, bytes) in words.iter().zip(pairs).rev() {
+        store_two(words, bytes);
+    }
+}
 
 /// `memcpy` with the small sizes inline: a call costs more than moving a line or two.
 ///
@@ -364,12 +394,7 @@ pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
             to.cast::<u64>()
                 .write_unaligned(from.cast::<u64>().read_unaligned());
         } else if len == 64 {
-            // Word by word: whoever filled the message did so in words, most likely, and a wider load
-            // would wait until they have left the store buffer. Volatile, or they would be joined.
-            for i in 0..8 {
-                let word = from.cast::<Unaligned>().add(i).read_volatile();
-                to.cast::<Unaligned>().add(i).write(word);
-            }
+            core::ptr::copy_nonoverlapping(from, to, 64);
         } else if LONG.contains(&len) {
             copy_in_pieces(from, to, len);
         } else {
@@ -469,8 +494,8 @@ impl<'a> Slots<'a> {
     /// payload now: the slot is the caller's.
     #[inline(always)]
     pub(crate) unsafe fn copy_in(&self, ticket: u64, bytes: &[u8]) {
-        // SAFETY: fits (caller); `bytes` is not in this slot, which is the caller's to write.
-        unsafe { copy_bytes(bytes.as_ptr(), self.payload(ticket), bytes.len()) }
+        // SAFETY: fits (caller), at a multiple of 16; `bytes` is not in this slot, which is the caller's to write.
+        unsafe { place_bytes(bytes, self.payload(ticket)) }
     }
 
     /// Stores a word of each line but the first in the slot of `ticket`, as far as a message of `len` bytes goes,

@@ -207,6 +207,13 @@ impl<'a> Data<'a> {
     /// # Safety
     /// None: loom checks.
     #[track_caller]
+    pub unsafe fn zero_rest_of_line(&self, position: u64) {
+        // SAFETY: none needed.
+        unsafe { self.zero(position, (position | (LINE - 1)) + 1) };
+    }
+    /// # Safety
+    /// None: loom checks.
+    #[track_caller]
     pub unsafe fn zero_line(&self, position: u64) {
         assert!(position.is_multiple_of(LINE));
         // SAFETY: none needed.

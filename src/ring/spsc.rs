@@ -287,14 +287,14 @@ impl<'a> Tx<'a> {
     /// way at once.
     #[inline(always)]
     pub(crate) fn send_at_once(&mut self, message: &[u8], flags: u64) -> Option<Notify> {
-        let (at, len) = (self.position, message.len() as u64);
+        let (at, len, data) = (self.position, message.len() as u64, self.data);
         let end = at + record(len);
-        let fits = (at & (self.data.capacity() - 1)) + record(len) <= self.data.capacity();
+        let fits = (at & (data.capacity() - 1)) + record(len) <= data.capacity();
         if !fits || end > self.limit {
             return None;
         }
         // SAFETY: free room (`limit`), whole and without wrapping (`fits`).
-        unsafe { self.data.copy_in(at + WORD, message) };
+        unsafe { data.copy_in(at + WORD, message) };
         Some(self.publish_from(at, header(len, flags), 1, end))
     }
 
@@ -526,23 +526,26 @@ impl<'a> Tx<'a> {
     /// read back from `position`: that would wait until it is stored.)
     #[inline(always)]
     fn publish_from(&mut self, at: u64, word: u64, messages: u64, end: u64) -> Notify {
+        // At hand: to the compiler, each store to the ring could have changed the fields.
+        let (data, control) = (self.data, self.control);
         let mut zeroed = self.zeroed;
         if end >= zeroed {
             zeroed = line_end(end);
             // SAFETY: free room, by the two lines kept back in `limit`; not published yet.
-            unsafe { self.data.zero(end, zeroed) };
+            unsafe { data.zero_rest_of_line(end) };
         }
         let notify = self.publish_header(at, word);
-        // From here on off the critical path: the consumer is on its way already.
-        if zeroed < end + LINE {
+        // From here on off the critical path: the consumer is on its way already. (With single messages a line more
+        // than a batch needs, or those of whole lines would always find the next one not theirs yet.)
+        if zeroed < end + LINE + u64::from(messages == 1) {
             // SAFETY: free room, by the two lines kept back in `limit`. It lies above the header
             // after the last record, so the consumer does not look at it before the next release.
-            unsafe { self.data.zero_line(zeroed) };
+            unsafe { data.zero_line(zeroed) };
             zeroed += LINE;
         }
         (self.position, self.zeroed) = (end, zeroed);
         // Relaxed: for observers, who act on nothing.
-        let progress = &self.control.producer.progress;
+        let progress = &control.producer.progress;
         progress.position.store(end, Ordering::Relaxed);
         add(&progress.messages, messages);
         notify
@@ -803,15 +806,16 @@ impl<'a> Rx<'a> {
     /// ends. The fast path, kept short as that of the producer is.
     #[inline(always)]
     fn plain(&mut self, at: u64) -> Option<(u64, u64)> {
+        let data = self.data;
         // SYNC: payload visible to the consumer. Acquire: the payload is read after the header.
-        let word = self.data.word(at).load(Ordering::Acquire);
+        let word = data.word(at).load(Ordering::Acquire);
         if word != self.like.0 {
             if word & FLAGS != COMMITTED {
                 return None;
             }
             self.like = (word, record(word >> 32));
         }
-        let (need, capacity) = (self.like.1, self.data.capacity());
+        let (need, capacity) = (self.like.1, data.capacity());
         let fits = (at & (capacity - 1)) + need <= capacity;
         (fits && at >= self.redelivered).then_some((word >> 32, at + need))
     }
@@ -887,13 +891,13 @@ impl<'a> Rx<'a> {
         &mut self,
         read: impl FnOnce(Data<'a>, u64, u64) -> bool,
     ) -> Option<Notify> {
-        let at = self.position;
+        let (at, data, control) = (self.position, self.data, self.control);
         let (len, end) = self.plain(at)?;
-        if !read(self.data, at + WORD, len) {
+        if !read(data, at + WORD, len) {
             return None;
         }
         self.position = end;
-        add(&self.control.consumer.messages, 1);
+        add(&control.consumer.messages, 1);
         Some(self.give_back(at, end))
     }
 
@@ -999,13 +1003,15 @@ impl<'a> Rx<'a> {
     /// Gives back everything between `from`, where `acknowledged` is, and `to`, where `position` is.
     #[inline(always)]
     fn give_back(&mut self, from: u64, to: u64) -> Notify {
+        let (data, control) = (self.data, self.control);
         self.acknowledged = to;
-        if (from ^ to) >= LINE && self.manner.touch {
+        // How far behind it is, is asked here: not behind, as in question and answer, it spares the call.
+        if (from ^ to) >= LINE && self.manner.touch && to - self.rested.0 > TOUCH_AFTER {
             self.touch(from, to);
         }
         // SYNC: room handed to the producer. Release: our reads are over before it writes there.
-        self.control.consumer.position.store(to, Ordering::Release);
-        if to - self.published >= self.data.capacity() / 8 {
+        control.consumer.position.store(to, Ordering::Release);
+        if to - self.published >= data.capacity() / 8 {
             self.publish_head(to);
         }
         if self.manner.parks && self.has_sleeper() {
@@ -1067,7 +1073,7 @@ impl<'a> Rx<'a> {
     /// unchanged.
     #[inline(never)]
     fn touch(&self, from: u64, to: u64) {
-        if to - self.rested.0 <= TOUCH_AFTER || to - from > TOUCH_MOST {
+        if to - from > TOUCH_MOST {
             return;
         }
         // No participant that keeps the protocol accesses these words until they are acknowledged.
