@@ -212,23 +212,27 @@ impl Data<'_> {
         let (whole, rest) = bytes.as_chunks::<8>();
         let (pairs, odd) = whole.as_chunks::<2>();
         let (two, _) = words.as_chunks::<2>();
-        let store = |two: &[[AtomicU64; 2]], pairs: &[[[u8; 8]; 2]]| {
-            for (words, bytes) in two.iter().zip(pairs) {
-                store_two(words, bytes);
-            }
-        };
-        if let (Some(two), Ok(pairs)) = (two.first_chunk::<4>(), <&[_; 4]>::try_from(pairs)) {
-            store(two, pairs); // unrolled
-        } else {
-            store(two, pairs);
+        let store = |(words, bytes): (&[AtomicU64; 2], &[[u8; 8]; 2])| store_two(words, bytes);
+        if bytes.len() == 64
+            && let (Some(two), Some(pairs)) = (two.first_chunk::<4>(), pairs.first_chunk::<4>())
+        {
+            two.iter().zip(pairs).for_each(store); // unrolled
+            return;
         }
-        if let [bytes] = odd {
-            words[whole.len() - 1].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-        }
+        // What is behind the pairs first, for those that are written backwards.
         if !rest.is_empty() {
             let mut last = [0; 8];
             last[..rest.len()].copy_from_slice(rest);
             words[whole.len()].store(u64::from_ne_bytes(last), Ordering::Relaxed);
+        }
+        if let [bytes] = odd {
+            words[whole.len() - 1].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        }
+        let two = &two[..pairs.len()];
+        if bytes.len() <= BACKWARDS {
+            two.iter().zip(pairs).rev().for_each(store);
+        } else {
+            two.iter().zip(pairs).for_each(store);
         }
     }
 
@@ -352,6 +356,10 @@ unsafe fn load_two(words: &[AtomicU64; 2], to: *mut u8) {
         unsafe { to.add(at).cast::<u64>().write_unaligned(word) };
     }
 }
+
+/// Messages up to this length, in bytes, are written word by word from the end to the beginning, where the reader is looking
+/// (see `place_bytes`). Longer ones gain less than they lose: lines are fetched ahead upwards.
+const BACKWARDS: usize = 256;
 
 /// Copies of these lengths are made in pieces. The C library copies as much in one string instruction (`rep movsb`),
 /// which on AMD processors takes five times as long where the two ends lie unluckily to each other, as a message of that
