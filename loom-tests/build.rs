@@ -257,6 +257,12 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "ring/spsc",
+        "zeroes_a_line_too_far_ahead",
+        "if zeroed < end + LINE + u64::from(messages == 1) {",
+        "if zeroed < end + 2 * LINE {",
+    ),
+    (
+        "ring/spsc",
         "reservation_keeps_the_frontier",
         "self.zeroed = self.position + WORD;",
         "",
@@ -301,7 +307,7 @@ const MUTANTS: &[(&str, &str, &str, &str)] = &[
         "ring/spsc",
         "touches_after_acknowledging",
         "if to - self.published >= data.capacity() / 8 {",
-        "if (from ^ to) >= LINE && self.manner.touch { self.touch(from, to); } if to - self.published >= data.capacity() / 8 {",
+        "if (from ^ to) >= LINE && self.manner.touch && to - self.rested.0 > TOUCH_AFTER { self.touch(from, to); } if to - self.published >= data.capacity() / 8 {",
     ),
     (
         "ring/spsc",

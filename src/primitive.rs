@@ -125,18 +125,13 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// Zeroes the words from `position` to the end of its line.
+    /// Zeroes the words from `position` to the end of its line: by stores, since for a line at most a call takes longer.
     ///
     /// # Safety
     /// `position` is a multiple of 8; no other participant that keeps the protocol accesses those bytes now.
     #[inline(always)]
     pub(crate) unsafe fn zero_rest_of_line(&self, position: u64) {
-        // Word by word: for seven words at most a call takes longer.
-        let mut at = position;
-        while at < (position | (LINE - 1)) {
-            self.word(at).store(0, Ordering::Relaxed);
-            at += 8;
-        }
+        self.zero_shared(position, (position | (LINE - 1)) + 1);
     }
 
     /// Zeroes the line at `position`, a multiple of [`LINE`].
@@ -357,8 +352,8 @@ unsafe fn load_two(words: &[AtomicU64; 2], to: *mut u8) {
     }
 }
 
-/// Messages up to this length, in bytes, are written word by word from the end to the beginning, where the reader is looking
-/// (see `place_bytes`). Longer ones gain less than they lose: lines are fetched ahead upwards.
+/// [`Data::copy_in_shared`] writes messages up to this length, in bytes, from the end to the beginning, where the reader is
+/// looking (see `place_bytes`). Longer ones gain less than they lose: lines are fetched ahead upwards.
 const BACKWARDS: usize = 256;
 
 /// Copies of these lengths are made in pieces. The C library copies as much in one string instruction (`rep movsb`),
@@ -369,10 +364,10 @@ const LONG: core::ops::Range<usize> = (64 << 10) + 1..1 << 20;
 /// A piece, short enough for the C library to copy it in vectors.
 const PIECE: usize = 2 << 10;
 
-/// Copies a message to `to`, where others will read it. One of 64 bytes from its end to its beginning: it lies in two lines of a
-/// ring, and at the beginning of it the reader is looking, who would take that line away before the other was written. By
-/// halves of what is stored, as in [`store_two`]: whoever filled the message did so in words, most likely, and a wider
-/// load would wait until they have left the store buffer.
+/// Copies a message to `to`, where others will read it. One of 64 bytes from its end to its beginning: with its header it lies
+/// in two lines of a ring, and at the first of them the reader is looking, who would take it away before the other was written.
+/// Loaded by words and stored by two, as in [`store_two`]: whoever filled the message did so in words, most likely, and a
+/// wider load would wait until they have left the store buffer.
 ///
 /// # Safety
 /// As `core::ptr::copy_nonoverlapping`, and `to` is a multiple of 8.

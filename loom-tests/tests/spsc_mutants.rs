@@ -39,6 +39,7 @@ crate::mutants!("spsc", "spsc";
     no_zero_behind_the_last: commit_and_wrap_parking,
     zeroes_the_next_header_after_publishing: a_sleeping_consumer_is_woken,
     keeps_one_line_back: commit_and_wrap_parking,
+    zeroes_a_line_too_far_ahead: touched_lines_are_the_consumers,
     reservation_keeps_the_frontier: nothing_of_an_aborted_or_cut_message_is_seen,
     cut_message_restores_the_frontier: nothing_of_an_aborted_or_cut_message_is_seen,
     producer_ignores_the_sleeper: a_sleeping_consumer_is_woken,

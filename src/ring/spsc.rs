@@ -535,8 +535,8 @@ impl<'a> Tx<'a> {
             unsafe { data.zero_rest_of_line(end) };
         }
         let notify = self.publish_header(at, word);
-        // From here on off the critical path: the consumer is on its way already. (With single messages a line more
-        // than a batch needs, or those of whole lines would always find the next one not theirs yet.)
+        // From here on off the critical path: the consumer is on its way already. (A single message that ends with a line
+        // zeroes one more, or a record of one line would always find the next one not its producer's yet.)
         if zeroed < end + LINE + u64::from(messages == 1) {
             // SAFETY: free room, by the two lines kept back in `limit`. It lies above the header
             // after the last record, so the consumer does not look at it before the next release.
@@ -1005,7 +1005,7 @@ impl<'a> Rx<'a> {
     fn give_back(&mut self, from: u64, to: u64) -> Notify {
         let (data, control) = (self.data, self.control);
         self.acknowledged = to;
-        // How far behind it is, is asked here: not behind, as in question and answer, it spares the call.
+        // Asked here, so that question and answer, where nobody is behind, is spared the call.
         if (from ^ to) >= LINE && self.manner.touch && to - self.rested.0 > TOUCH_AFTER {
             self.touch(from, to);
         }
@@ -1069,8 +1069,8 @@ impl<'a> Rx<'a> {
         answer_comes(|| self.has_next())
     }
 
-    /// When the consumer is behind: stores the last word of every line that ends in `from..=to`,
-    /// unchanged.
+    /// For a consumer that is behind: stores the last word of every line that ends in `from..=to`, unchanged, unless
+    /// these are more than TOUCH_MOST bytes.
     #[inline(never)]
     fn touch(&self, from: u64, to: u64) {
         if to - from > TOUCH_MOST {

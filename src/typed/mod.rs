@@ -66,7 +66,7 @@ use std::ops::{Deref, DerefMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use crate::error::RecvError;
-use crate::primitive::copy_bytes;
+use crate::primitive::{copy_bytes, light_fence};
 
 pub use handles::{Builder, Consumer, Producer, Ring};
 pub(crate) use handles::{Kind, Open, Receives, Sends, sends};
@@ -142,6 +142,13 @@ impl<T: Value> Unchecked<T> {
     }
 }
 
+/// Between a copy and the look at it: to the compiler, what was copied may have changed since. Or it might copy
+/// it again, behind the look, to where the value goes.
+#[inline(always)]
+fn stay_copied() {
+    light_fence();
+}
+
 /// Copies out the value that a message is.
 ///
 /// # Safety
@@ -151,6 +158,7 @@ pub(crate) unsafe fn copy_one<T: Value>(from: *const u8, len: usize) -> Result<T
     let mut value = Unchecked::new();
     // SAFETY: readable (caller), as many bytes as the value has, and private memory.
     value.fill(len, |to| unsafe { copy_bytes(from, to, len) })?;
+    stay_copied();
     // SAFETY: filled just now.
     unsafe { value.check() }
 }
@@ -203,6 +211,7 @@ pub(crate) unsafe fn copy_many<T: Value>(
 ) -> Result<(), &'static str> {
     // SAFETY: readable (caller); there is room for so many bytes, which is private memory.
     fill_many(into, len, |to| unsafe { copy_bytes(from, to, len) })?;
+    stay_copied();
     // SAFETY: filled just now.
     unsafe { check_many(into, len) }
 }

@@ -1,7 +1,7 @@
 //! Programs that want a terminal.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
@@ -35,13 +35,19 @@ pub fn in_terminal(command: &mut Command, rows: u16, columns: u16) -> (Reaped, F
 /// What comes next from a terminal; nothing when no program has it open any more.
 ///
 /// An end is believed when it comes twice: Linux looks whether something is left before it looks
-/// whether the other side is closed, and both may happen in between (seen once in 320,000 programs).
+/// whether the other side is closed, and what is left and the close may both come between these two
+/// looks (seen once in 320,000 programs).
 pub fn next_piece(terminal: &mut File) -> Option<Vec<u8>> {
     let mut piece = vec![0; 4096];
-    for _ in 0..2 {
-        if let Ok(count @ 1..) = terminal.read(&mut piece) {
-            piece.truncate(count);
-            return Some(piece);
+    let mut ends = 0;
+    while ends < 2 {
+        match terminal.read(&mut piece) {
+            Ok(count @ 1..) => {
+                piece.truncate(count);
+                return Some(piece);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => ends += 1,
         }
     }
     None

@@ -61,18 +61,56 @@ pub(crate) fn main(args: Args) -> Result<ExitCode, Failure> {
     let signals = Signals::take(&[SIGINT, SIGTERM, SIGHUP, SIGWINCH])?;
     let keyboard = Keyboard::open()?;
     let model = Model::new(args.prefix, args.sort);
-    // Its own drop complains, and panics where nobody is left to complain to.
-    let mut terminal = ManuallyDrop::new(ratatui::try_init()?);
+    let mut screen = Screen::take()?;
     let screens = args.screens.unwrap_or(u64::MAX);
-    let watched = watch(&mut terminal, model, keyboard, &signals, every, screens);
-    // However it ended. (After a panic ratatui's hook does it.)
-    let restored = terminal.show_cursor().and_then(|()| ratatui::try_restore());
-    watched?;
-    restored?;
+    match watch(&mut screen.0, model, keyboard, &signals, every, screens)? {
+        Ended::Told => screen
+            .end()
+            .map_err(|error| Failure::of("the terminal could not be put back", error))?,
+        // Nobody misses what cannot be put back.
+        Ended::HungUp => drop(screen),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Until somebody ends it, by a key or a signal, or its terminal is gone.
+/// Puts the terminal back as it was, however this ends. The terminal's own drop complains, and panics where nobody
+/// is left to complain to.
+struct Screen(ManuallyDrop<ratatui::DefaultTerminal>);
+
+impl Screen {
+    fn take() -> std::io::Result<Screen> {
+        let terminal = ratatui::try_init().inspect_err(|_| {
+            // It may have failed half-way.
+            let _ = ratatui::try_restore();
+        })?;
+        Ok(Screen(ManuallyDrop::new(terminal)))
+    }
+
+    fn put_back(&mut self) -> std::io::Result<()> {
+        let shown = self.0.show_cursor();
+        ratatui::try_restore().and(shown)
+    }
+
+    fn end(self) -> std::io::Result<()> {
+        ManuallyDrop::new(self).put_back()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.put_back();
+    }
+}
+
+/// Why it ends.
+enum Ended {
+    /// A key or a signal said so, or all screens were shown.
+    Told,
+    /// Its terminal is gone, or so a signal says.
+    HungUp,
+}
+
+/// Until somebody ends it, or its terminal is gone.
 fn watch(
     terminal: &mut ratatui::DefaultTerminal,
     mut model: Model,
@@ -80,7 +118,7 @@ fn watch(
     signals: &Signals,
     every: Duration,
     screens: u64,
-) -> Result<(), Failure> {
+) -> Result<Ended, Failure> {
     for _ in 0..screens {
         let next = Instant::now() + every;
         model.tick();
@@ -94,16 +132,19 @@ fn watch(
             let ready = poll(&awaited, Some(rest.min(LOOK)))?;
             let mut changed = false;
             while let Some(signal) = signals.next() {
-                if signal != SIGWINCH {
-                    return Ok(());
+                match signal {
+                    SIGWINCH => changed = true,
+                    SIGHUP => return Ok(Ended::HungUp),
+                    _ => return Ok(Ended::Told),
                 }
-                changed = true;
             }
             if ready[1] {
                 // Without a terminal there is nobody to show anything to.
-                let keys = keyboard.read();
-                if !keys.is_some_and(|keys| keys.into_iter().all(|key| press(&mut model, key))) {
-                    return Ok(());
+                let Some(keys) = keyboard.read() else {
+                    return Ok(Ended::HungUp);
+                };
+                if !keys.into_iter().all(|key| press(&mut model, key)) {
+                    return Ok(Ended::Told);
                 }
                 changed = true;
             }
@@ -113,7 +154,7 @@ fn watch(
             model.look();
         }
     }
-    Ok(())
+    Ok(Ended::Told)
 }
 
 /// What a key does; false when it is to end.
