@@ -245,7 +245,8 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
     let ring = spsc::create(&name, spsc::Config::default()).unwrap();
     let (mut tx, rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
     tx.send(b"waits").unwrap();
-    const LEAVE: &str = "\x1b[?1049l";
+    // The cursor is shown, and the other screen left.
+    const PUT_BACK: [&str; 2] = ["\x1b[?25h", "\x1b[?1049l"];
     for (rows, columns) in [(24, 80), (45, 160)] {
         for end in ["q", "\x03", "SIGTERM", "SIGHUP"] {
             let args = ["top", "--every", "0.2", "--sort", "name", &name];
@@ -263,7 +264,7 @@ fn top_shows_rings_and_puts_the_terminal_back_however_it_ends() {
             assert!(top.0.wait().unwrap().success(), "{end:?}");
             assert!(shown.contains("test-watch-top"), "{shown}");
             assert!(
-                shown.contains(LEAVE),
+                PUT_BACK.iter().all(|code| shown.contains(code)),
                 "{end:?}: the terminal is not put back: {shown:?}"
             );
         }
